@@ -1,0 +1,1 @@
+"""minunet: segmentation networks in plain NumPy and CuPy."""

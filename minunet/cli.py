@@ -1,0 +1,50 @@
+"""What every command shares: one-line errors, exit codes, --debug, a quiet Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from minunet.errors import UserError
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """An argument parser in the house style: defaults shown, --debug understood."""
+    p = argparse.ArgumentParser(
+        prog=f"minunet {name}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return p
+
+
+def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call `command(argv)` and turn what it raises into an exit code: 0, 1, 2 (usage) or 130 (Ctrl-C)."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        code = command(argv) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `minunet ... | head`: the reader left, which is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (UserError, OSError, MemoryError) as error:
+        if "--debug" in argv:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` on one line; an OSError names its file and reason."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
