@@ -1,0 +1,272 @@
+"""Reading and writing image files: PNG, JPEG, BMP, TIFF (many pages) and .npy.
+
+The kind is told from a file's first bytes, not from its name. What a file declares is checked before any
+memory is taken for it, and whatever is wrong with a file becomes one line that names it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import stat
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from minunet.errors import UserError
+from minunet.files import atomic_write
+
+MAX_BYTES = 4 << 30  # an image that would fill more memory than this is refused unread
+FORMATS = "PNG, JPEG, BMP, TIFF or .npy"
+
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"BM": "bmp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",  # BigTIFF
+    b"MM\0+": "tiff",
+    b"\x93NUMPY": "npy",
+}
+_tifffile_log = threading.Lock()  # one logger serves the whole process
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """The pixels of an image file as they are stored: no scaling, no change of type.
+
+    Returns an array (H, W), a stack of pages (S, H, W) or a colour image (H, W, C), of bool, integer or real
+    type, in native byte order. A PNG with a palette gives the palette indices, which is what label images
+    mean. The values of grey PNGs with 2 or 4 bits are spread over 0..255.
+
+    Raises UserError (one line: file, what is wrong, remedy) for a file that is missing, a folder, empty, cut
+    short, damaged, of another kind, or that declares more than MAX_BYTES of pixels.
+    """
+    kind = _kind(path)
+    try:
+        if kind == "npy":
+            pixels = _read_npy(path)
+        elif kind == "tiff":
+            pixels = _read_tiff(path)
+        else:
+            pixels = _read_pillow(path, kind)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise a dozen kinds on damaged bytes, all of which mean this
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(
+            f"{path}: cannot be read as {kind.upper()}, it is cut short or damaged ({reason}); "
+            "copy or export it again"
+        ) from error
+    _check_shape(path, pixels.shape)
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Write uint8 (H, W) or (H, W, 3), or uint16 (H, W), as PNG. The file appears whole or not at all."""
+    from PIL import Image
+
+    image = np.asarray(image)
+    grey = image.ndim == 2 and image.dtype in (np.uint8, np.uint16)
+    colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+    if not (grey or colour) or image.size == 0:
+        raise UserError(
+            f"{path}: PNG holds uint8 (H, W) or (H, W, 3), or uint16 (H, W), not {image.dtype} "
+            f"{image.shape}; convert it, or write a TIFF"
+        )
+    with atomic_write(path) as tmp:
+        Image.fromarray(np.ascontiguousarray(image)).save(tmp, format="PNG")
+
+
+def write_tiff(path: str | os.PathLike[str], stack: np.ndarray) -> None:
+    """Write uint8, uint16 or float32 (H, W) or (S, H, W) as TIFF, one page a section, uncompressed.
+
+    The file appears whole or not at all. ImageJ/Fiji opens it as a stack.
+    """
+    import tifffile
+
+    stack = np.asarray(stack)
+    if stack.ndim not in (2, 3) or stack.dtype not in (np.uint8, np.uint16, np.float32) or stack.size == 0:
+        raise UserError(
+            f"{path}: the TIFF is to hold uint8, uint16 or float32 (H, W) or (S, H, W), not "
+            f"{stack.dtype} {stack.shape}; convert it first"
+        )
+    with atomic_write(path) as tmp:
+        tifffile.imwrite(tmp, np.ascontiguousarray(stack), photometric="minisblack", metadata=None)
+
+
+def _kind(path: str | os.PathLike[str]) -> str:
+    """What the first bytes say the file is: a value of _MAGIC."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise UserError(f"{path}: is a folder; name one image file ({FORMATS})")
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path}: is not a plain file; name one image file ({FORMATS})")
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the name and the folder") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise UserError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+    if not head:
+        raise UserError(f"{path}: is empty (0 bytes); copy or export it again")
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    raise UserError(f"{path}: is not an image that can be read here; save it as {FORMATS}")
+
+
+def _check_shape(path: str | os.PathLike[str], shape: tuple[int, ...]) -> None:
+    """Only (H, W), (S, H, W) and (H, W, C), and no empty ones."""
+    if 0 in shape:
+        raise UserError(f"{path}: holds no pixels (shape {shape}); export it again")
+    if len(shape) not in (2, 3):
+        raise UserError(
+            f"{path}: has {len(shape)} axes {shape}; save it as a grey image (H, W), a stack (S, H, W) "
+            "or a colour image (H, W, C)"
+        )
+
+
+def _check_declared(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse what would fill too much memory, or is no picture, before memory is taken for it."""
+    if dtype.kind not in "buif":
+        raise UserError(f"{path}: its values are {dtype}, not numbers; save it as uint8, uint16 or float32")
+    size = math.prod(shape) * dtype.itemsize
+    if size > MAX_BYTES:
+        raise UserError(
+            f"{path}: declares {size / 2**30:.1f} GiB of pixels {shape}, above the limit of "
+            f"{MAX_BYTES >> 30} GiB; cut it into smaller files"
+        )
+
+
+def _read_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    # Mapping first compares the declared size with the file's, and reads nothing but the header.
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    _check_declared(path, mapped.shape, mapped.dtype)
+    return np.array(mapped, order="C")
+
+
+def _read_pillow(path: str | os.PathLike[str], kind: str) -> np.ndarray:
+    from PIL import Image
+
+    if kind == "png":
+        with open(path, "rb") as file:
+            header = file.read(26)  # signature, IHDR: W, H, then bit depth and colour type
+        if len(header) == 26 and header[24] == 16 and header[25] != 0:
+            raise UserError(
+                f"{path}: 16-bit colour PNG would be cut to 8 bits; save it as 16-bit grey PNG or as TIFF"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of large images, which are measured here
+        try:
+            image = Image.open(path, formats=[kind.upper()])
+        except Image.DecompressionBombError as error:
+            raise UserError(
+                f"{path}: has more pixels than is safe to read from this format; save it as TIFF, or cut it"
+            ) from error
+        with image:
+            W, H = image.size
+            _check_declared(path, (H, W, len(image.getbands())), np.dtype(np.uint8))
+            pixels = np.array(image)
+    if kind == "png" and header[24] == 16:
+        return pixels.astype(np.uint16)  # older Pillow gives int32
+    return pixels
+
+
+def _read_tiff(path: str | os.PathLike[str]) -> np.ndarray:
+    import tifffile
+
+    with _quiet_tifffile() as complaints, tifffile.TiffFile(os.fspath(path)) as tif:
+        series = tif.series
+        if not series:
+            raise UserError(f"{path}: this TIFF holds no image; export it again")
+        shape, dtype = series[0].shape, np.dtype(series[0].dtype)
+        _check_declared(path, shape, dtype)
+        pages = series[0].pages
+        if len(series) > 1:
+            shapes = ", ".join(str(s.shape) for s in series[:3])
+            raise UserError(
+                f"{path}: its pages differ in size or type ({shapes}, ...); save them as separate files"
+            )
+        try:
+            pixels = series[0].asarray(maxworkers=1)
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            pixels = _read_tiff_pillow(
+                path, len(pages)
+            )  # LZW and JPEG inside TIFF: Pillow brings the decoders
+        axes = series[0].axes
+    if complaints:
+        raise ValueError(complaints[0])
+    if pixels.ndim == 3 and axes[0] == "S" and pixels.shape == shape:  # colour planes one after the other
+        pixels = np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+    return pixels
+
+
+def _read_tiff_pillow(path: str | os.PathLike[str], pages: int) -> np.ndarray:
+    from PIL import Image, ImageSequence
+
+    with _silent_libtiff(), Image.open(path, formats=["TIFF"]) as image:
+        frames = [np.array(frame) for frame in ImageSequence.Iterator(image)]
+    if len(frames) != pages:
+        raise ValueError(f"{len(frames)} of {pages} pages")
+    return frames[0] if pages == 1 else np.stack(frames)
+
+
+@contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """Keep libtiff's remarks off the terminal: its C code writes to file 2, so file 2 is put aside."""
+    with warnings.catch_warnings(), open(os.devnull, "wb") as nowhere:
+        warnings.simplefilter("ignore")
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextmanager
+def _quiet_tifffile() -> Iterator[list[str]]:
+    """Collect what tifffile logs as errors, out of sight: it logs a broken page list and reads on."""
+    complaints: list[str] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            complaints.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger("tifffile")
+    with _tifffile_log:
+        logger.addFilter(collect)
+        try:
+            yield complaints
+        finally:
+            logger.removeFilter(collect)
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """The image files of `folder`, told by their endings, hidden ones left out; 2.png comes before 10.png."""
+    endings = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy"}
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{folder}: no such folder; name the folder that holds the images")
+    files = [p for p in root.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")]
+    return sorted(files, key=lambda p: _natural(p.name))
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A sort key in which 2.png comes before 10.png."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(parts)]
