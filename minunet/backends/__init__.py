@@ -1,0 +1,182 @@
+"""Backends: who can run a kernel, which one is asked, and the one gate that every call goes through.
+
+A backend is a module with
+    name            its public name
+    Array           the class of its arrays
+    kernels         {row name: function(outputs..., inputs..., options...)}
+    empty(shape, dtype)        an uninitialised array of its own
+    asarray(a), numpy(a)       from and to NumPy
+It is imported when first used, so that `import minunet` needs neither Numba nor CuPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from importlib.util import find_spec
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minunet.contract import ROWS, Row, Spec
+
+# Public names in the order in which they are listed. Those whose module is missing are not part of this installation.
+NAMES = ("cpu", "reference", "cuda", "cuda_host", "numba_cuda")
+DEFAULT = "cpu"
+_chosen: ContextVar[str | None] = ContextVar("minunet_backend", default=None)
+_counters: ContextVar[tuple[Counter, ...]] = ContextVar("minunet_counters", default=())
+_poison: ContextVar[bool] = ContextVar("minunet_poison", default=False)
+_loaded: dict[str, ModuleType] = {}
+
+
+class Counter:
+    """What the gate counted: calls, FLOPs and bytes (every array touched once), in all and by kernel."""
+
+    def __init__(self) -> None:
+        self.calls = self.flops = self.bytes = 0
+        self.by_kernel: dict[str, list[int]] = {}
+
+    def add(self, name: str, flops: int, nbytes: int) -> None:
+        self.calls += 1
+        self.flops += flops
+        self.bytes += nbytes
+        entry = self.by_kernel.setdefault(name, [0, 0, 0])
+        for k, amount in enumerate((1, flops, nbytes)):
+            entry[k] += amount
+
+
+def installed() -> list[str]:
+    """Backends whose code is part of this installation."""
+    return [name for name in NAMES if find_spec(f"{__name__}.{name}") is not None]
+
+
+def available() -> list[str]:
+    """Backends that can run here: installed, and their device and packages at hand.
+
+    A backend module without `available()` needs nothing that minunet itself does not need.
+    """
+    return [name for name in installed() if getattr(_module(name), "available", lambda: True)()]
+
+
+def _module(name: str) -> ModuleType:
+    if name not in _loaded:
+        if name not in installed():
+            raise ValueError(f"backend {name!r} is not known here; there are: {', '.join(installed())}")
+        _loaded[name] = import_module(f"{__name__}.{name}")
+    return _loaded[name]
+
+
+def get(name: str | None = None) -> ModuleType:
+    """The named backend, or the one in use."""
+    return _module(name or _chosen.get() or DEFAULT)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[ModuleType]:
+    """Run every kernel inside the `with` block on the named backend. Raises ValueError for an unknown name."""
+    module = _module(name)
+    token = _chosen.set(name)
+    try:
+        yield module
+    finally:
+        _chosen.reset(token)
+
+
+@contextmanager
+def count() -> Iterator[Counter]:
+    """Count the work of every call inside the block: `with count() as c: ...; c.flops`."""
+    counter = Counter()
+    token = _counters.set((*_counters.get(), counter))
+    try:
+        yield counter
+    finally:
+        _counters.reset(token)
+
+
+@contextmanager
+def poison() -> Iterator[None]:
+    """Fill every output with NaN (integers: the lowest value) before its kernel runs, so that a hole shows."""
+    token = _poison.set(True)
+    try:
+        yield
+    finally:
+        _poison.reset(token)
+
+
+def call(name: str, *inputs: Any, out: tuple[Any, ...] | None = None, **options: Any) -> Any:
+    """Run kernel `name` through its contract row: check, allocate the outputs, launch, count.
+
+    inputs : arrays in the row's order, None for a missing optional one
+    out    : arrays to write instead of new ones (optimisers pass their own state)
+    Returns the output, or the tuple of outputs where the row has several.
+    Raises ValueError / TypeError where the arrays break the contract, NotImplementedError where the backend lacks it.
+    """
+    row = ROWS[name]
+    backend = get()
+    kernel = backend.kernels.get(name)
+    if kernel is None:
+        have = [other for other in available() if name in _module(other).kernels]
+        raise NotImplementedError(f"backend {backend.name!r} has no kernel {name!r}; {', '.join(have) or 'nobody'} has")
+    specs = _check(row, inputs, backend)
+    work = row.rule(*specs, **options)
+    if out is None:
+        outputs = tuple(backend.empty(spec.shape, spec.dtype) for spec in work.outputs)
+        if _poison.get():
+            for array in outputs:
+                array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min)
+    else:
+        outputs = out
+        _check_out(row, work.outputs, out, inputs)
+    passed = {k: v for k, v in options.items() if k not in row.shape_only} if row.shape_only else options
+    kernel(*outputs, *inputs, **passed)
+    for counter in _counters.get():
+        nbytes = sum(prod(s.shape) * s.dtype.itemsize for s in (*specs, *work.outputs) if s is not None)
+        counter.add(name, work.flops, nbytes)
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _check(row: Row, inputs: tuple[Any, ...], backend: ModuleType) -> list[Spec | None]:
+    """The inputs' specs, after checking number, kind, dtype and contiguity."""
+    if len(inputs) > len(row.inputs):
+        raise TypeError(f"{row.name} takes {len(row.inputs)} arrays ({', '.join(row.inputs)}); got {len(inputs)}")
+    specs: list[Spec | None] = []
+    floating = None
+    for name, array in zip(row.inputs, inputs):
+        if array is None:
+            if name not in row.optional:
+                raise TypeError(f"{row.name}: {name} is missing")
+            specs.append(None)
+            continue
+        if not isinstance(array, backend.Array):
+            kind = type(array)
+            raise TypeError(
+                f"{row.name}: {name} is a {kind.__module__}.{kind.__name__}, and backend {backend.name!r} works on"
+                f" {backend.Array.__module__}.{backend.Array.__name__}; choose the backend with use_backend()"
+            )
+        dtype = array.dtype
+        if name in row.integers:
+            if dtype != np.int32:
+                raise TypeError(f"{row.name}: {name} is {dtype}; it must be int32")
+        elif floating is None:
+            if dtype not in row.tolerance:
+                raise TypeError(f"{row.name}: {name} is {dtype}; it must be float32 or float64")
+            floating = dtype
+        elif dtype != floating:
+            raise TypeError(f"{row.name}: {name} is {dtype} where {floating} is expected; convert one of them")
+        if not array.flags.c_contiguous:
+            raise ValueError(f"{row.name}: {name} is not C-contiguous; pass a contiguous copy")
+        specs.append(Spec(array.shape, dtype))
+    specs.extend([None] * (len(row.inputs) - len(inputs)))
+    return specs
+
+
+def _check_out(row: Row, expected: tuple[Spec, ...], out: tuple[Any, ...], inputs: tuple[Any, ...]) -> None:
+    for array, spec in zip(out, expected, strict=True):
+        if (array.shape, array.dtype) != spec or not array.flags.c_contiguous:
+            raise ValueError(f"{row.name}: out must be contiguous {spec.dtype} {spec.shape}, not {array.shape}")
+        if not row.in_place and any(array is other for other in inputs):
+            raise ValueError(f"{row.name}: out must not be one of the inputs")

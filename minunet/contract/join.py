@@ -1,0 +1,44 @@
+"""Putting maps together and around: crop, concat, pad."""
+
+from __future__ import annotations
+
+from math import prod
+
+from minunet.contract.row import SUM, Spec, Work, require, row
+
+
+@row("join", linear=("x", "skip"))
+def crop_concat(x, skip):
+    """y = [x, centre crop of skip] along channels; the crop starts at (HS - H) // 2, (WS - W) // 2.
+
+    Linear in both inputs together, and in one when the other is zero.
+    """
+    (n, h, w, c), (ns, hs, ws, cs) = x.shape, skip.shape
+    require(n == ns and hs >= h and ws >= w, f"crop_concat: skip {skip.shape} cannot be cropped to {x.shape}")
+    return Work((Spec((n, h, w, c + cs), x.dtype),), 0)
+
+
+@row("join", linear=("dy",), shape_only=("size", "split"))
+def crop_concat_grad(dy, *, size, split):
+    """dx = the first `split` channels of dy; dskip = the others in the centre of a (HS, WS) = size plane of zeros."""
+    n, h, w, c = dy.shape
+    return Work((Spec((n, h, w, split), dy.dtype), Spec((n, *size, c - split), dy.dtype)), 0)
+
+
+@row("join", linear=("x",))
+def pad(x, *, padding, mode, value):
+    """y = x with `padding` (top, bottom, left, right) pixels of `value` ("constant") or mirrored without the edge."""
+    (n, h, w, c), (top, bottom, left, right) = x.shape, padding
+    require(min(padding) >= 0, f"pad: padding {padding} must not be negative")
+    require(mode in ("constant", "reflect"), f"pad: mode {mode!r} is unknown; it is 'constant' or 'reflect'")
+    if mode == "reflect":
+        fits = max(top, bottom) < h and max(left, right) < w
+        require(fits, f"pad: reflecting {padding} pixels needs an image larger than that; it is {h} x {w}")
+    return Work((Spec((n, h + top + bottom, w + left + right, c), x.dtype),), 0)
+
+
+@row("join", linear=("dy",), tolerance=SUM)
+def pad_grad(dy, *, padding, mode):
+    """Adjoint of pad: the inner window of dy, plus what reflection copied outwards."""
+    (n, h, w, c), (top, bottom, left, right) = dy.shape, padding
+    return Work((Spec((n, h - top - bottom, w - left - right, c), dy.dtype),), prod(dy.shape))

@@ -1,0 +1,56 @@
+"""Max-pooling by index, and global averaging."""
+
+from __future__ import annotations
+
+from math import prod
+
+from minunet.contract.row import I32, SUM, Spec, Work, require, row, same
+
+
+def pool_output(size: int, kernel: int, stride: int, pad: int, ceil: bool) -> int:
+    """Windows along one axis; in ceil mode a last window that would start in the far padding is dropped."""
+    require(0 <= pad <= kernel // 2, f"max_pool2d: padding {pad} must be at most half the kernel {kernel}")
+    span = size + 2 * pad - kernel
+    require(span >= 0, f"max_pool2d: kernel {kernel} is larger than the input {size} with padding {pad}")
+    out = (-(-span // stride) if ceil else span // stride) + 1
+    return out - 1 if ceil and (out - 1) * stride >= size + pad else out
+
+
+@row("pool", shape_only=("ceil_mode",))
+def max_pool2d(x, *, kernel, stride, padding, ceil_mode):
+    """y = maximum over each window; indices = h W + w of the first maximum in row-major order. Padding never wins."""
+    n, h, w, c = x.shape
+    oh, ow = (pool_output(s, k, t, p, ceil_mode) for s, k, t, p in zip((h, w), kernel, stride, padding))
+    y = (n, oh, ow, c)
+    return Work((Spec(y, x.dtype), Spec(y, I32)), prod(y) * prod(kernel))
+
+
+@row("pool", linear=("values",), shape_only=("size",), integers=("indices",), tolerance=SUM)
+def scatter_by_index(values, indices, *, size):
+    """out[n, indices[n,i,j,c], c] += values[n,i,j,c] on a plane of zeros: max-pool backward, unpool forward."""
+    same(values, indices, "scatter_by_index")
+    n, _, _, c = values.shape
+    return Work((Spec((n, *size, c), values.dtype),), prod(values.shape))
+
+
+@row("pool", linear=("plane",), integers=("indices",))
+def gather_by_index(plane, indices):
+    """out[n,i,j,c] = plane[n, indices[n,i,j,c], c]: unpool backward."""
+    require(
+        plane.shape[::3] == indices.shape[::3],
+        f"gather_by_index: {plane.shape} and {indices.shape} do not fit",
+    )
+    return Work((Spec(indices.shape, plane.dtype),), 0)
+
+
+@row("pool", linear=("x",), tolerance=SUM)
+def global_avg_pool(x):
+    """y[n,0,0,c] = mean_{i,j} x[n,i,j,c]."""
+    return Work((Spec((x.shape[0], 1, 1, x.shape[3]), x.dtype),), prod(x.shape))
+
+
+@row("pool", linear=("dy",), shape_only=("size",))
+def global_avg_pool_grad(dy, *, size):
+    """dx[n,i,j,c] = dy[n,0,0,c] / (H W)."""
+    n, _, _, c = dy.shape
+    return Work((Spec((n, *size, c), dy.dtype),), prod(size) * n * c)
