@@ -62,8 +62,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     except Exception as error:  # decoders raise a dozen kinds on damaged bytes, all of which mean this
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(
-            f"{path}: cannot be read as {kind.upper()}, it is cut short or damaged ({reason}); "
-            "copy or export it again"
+            f"{path}: cannot be read as {kind.upper()}, it is cut short or damaged ({reason}); copy or export it again"
         ) from error
     _check_shape(path, pixels.shape)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
@@ -161,9 +160,7 @@ def _read_pillow(path: str | os.PathLike[str], kind: str) -> np.ndarray:
         with open(path, "rb") as file:
             header = file.read(26)  # signature, IHDR: W, H, then bit depth and colour type
         if len(header) == 26 and header[24] == 16 and header[25] != 0:
-            raise UserError(
-                f"{path}: 16-bit colour PNG would be cut to 8 bits; save it as 16-bit grey PNG or as TIFF"
-            )
+            raise UserError(f"{path}: 16-bit colour PNG would be cut to 8 bits; save it as 16-bit grey PNG or as TIFF")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large images, which are measured here
         try:
@@ -193,17 +190,13 @@ def _read_tiff(path: str | os.PathLike[str]) -> np.ndarray:
         pages = series[0].pages
         if len(series) > 1:
             shapes = ", ".join(str(s.shape) for s in series[:3])
-            raise UserError(
-                f"{path}: its pages differ in size or type ({shapes}, ...); save them as separate files"
-            )
+            raise UserError(f"{path}: its pages differ in size or type ({shapes}, ...); save them as separate files")
         try:
             pixels = series[0].asarray(maxworkers=1)
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-            pixels = _read_tiff_pillow(
-                path, len(pages)
-            )  # LZW and JPEG inside TIFF: Pillow brings the decoders
+            pixels = _read_tiff_pillow(path, len(pages))  # LZW and JPEG inside TIFF: Pillow brings the decoders
         axes = series[0].axes
     if complaints:
         raise ValueError(complaints[0])
