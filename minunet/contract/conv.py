@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from minunet.contract.row import CONV, SUM, Spec, Work, channels, require, row
+from minunet.contract.row import CONV, SUM, Spec, Work, activated, channels, require, row
 
 
 def conv_output(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
@@ -35,6 +35,7 @@ def conv2d(x, w, b=None, *, stride, padding, dilation, activation):
     """y[n,i,j,o] = act(b[o] + sum_{u,v,c} x[n, i sh + u dh - top, j sw + v dw - left, c] w[o,u,v,c])."""
     y, flops = _conv(x.shape, w, stride, padding, dilation)
     channels(b, y[3], "conv2d: the bias")
+    activated(activation, "conv2d")
     return Work((Spec(y, x.dtype),), flops)
 
 
@@ -46,6 +47,7 @@ def conv2d_grad_x(dy, w, b=None, *, size, stride, padding, dilation, activation)
     y, flops = _conv(dx, w, stride, padding, dilation)
     require(y == dy.shape, f"conv2d_grad_x: a {size} input gives {y}, but dy has {dy.shape}")
     channels(b, dx[3], "conv_transpose2d: the bias")
+    activated(activation, "conv_transpose2d")
     return Work((Spec(dx, dy.dtype),), flops)
 
 

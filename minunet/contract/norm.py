@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from minunet.contract.row import SUM, Spec, Work, channels, row, same
+from minunet.contract.row import SUM, Spec, Work, activated, channels, row, same
 
 
 @row("norm", tolerance=SUM)
@@ -19,6 +19,7 @@ def batch_norm(x, mean, var, gamma, beta, *, eps, activation):
     """y = act(gamma (x - mean) / sqrt(var + eps) + beta), per channel."""
     for name, vector in (("mean", mean), ("variance", var), ("gamma", gamma), ("beta", beta)):
         channels(vector, x.shape[-1], f"batch_norm: the {name}")
+    activated(activation, "batch_norm")
     return Work((x,), 3 * prod(x.shape))
 
 

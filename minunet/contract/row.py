@@ -102,3 +102,8 @@ def channels(vector: Spec | None, c: int, what: str) -> None:
             vector.shape == (c,),
             f"{what} has shape {vector.shape}; it needs one value for each of {c} channels",
         )
+
+
+def activated(activation: str | None, what: str) -> None:
+    """Raise unless `activation`, the act() of a row's formula, is None (act(y) = y) or "relu" (act(y) = max(y, 0))."""
+    require(activation in (None, "relu"), f"{what}: activation {activation!r} is unknown; it is None or 'relu'")
