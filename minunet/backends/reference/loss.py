@@ -1,0 +1,51 @@
+"""Softmax and cross-entropy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def softmax(y, x):
+    """y = exp(x - max x) / sum exp(x - max x) over the last axis."""
+    y[...] = _softmax(x)
+
+
+def softmax_grad(dx, dy, y):
+    """dx = y (dy - sum_k dy_k y_k)."""
+    dx[...] = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+
+
+def softmax_cross_entropy(sums, logits, target, weight_map=None, class_weight=None, *, ignore_index):
+    """sums = (sum_p w_p l_p, sum_p w_p, pixels counted); l_p = log sum_k exp(logits_pk) - logits_p,target_p."""
+    counted = target != ignore_index
+    z = logits[counted]  # (P, K), the counted pixels
+    t = target[counted]  # (P,)
+    largest = z.max(axis=-1, initial=-np.inf)
+    log_sum = largest + np.log(np.exp(z - largest[:, None]).sum(axis=-1))
+    loss = log_sum - z[np.arange(len(t)), t]
+    weight = _weight(target, weight_map, class_weight, counted)[counted]
+    sums[...] = (weight * loss).sum(), weight.sum(), counted.sum()
+
+
+def softmax_cross_entropy_grad(dlogits, logits, target, weight_map=None, class_weight=None, *, ignore_index, scale):
+    """dlogits_pk = scale w_p (softmax_pk - [k = target_p]); 0 on ignored pixels."""
+    counted = target != ignore_index
+    hit = np.arange(logits.shape[-1]) == target[..., None]  # [k = target_p]
+    weight = _weight(target, weight_map, class_weight, counted)
+    dlogits[...] = scale * weight[..., None] * (_softmax(logits) - hit)
+    dlogits[~counted] = 0  # whatever stands there, even NaN times a weight of 0
+
+
+def _softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def _weight(target, weight_map, class_weight, counted):
+    """w_p = weight_map_p class_weight_target_p where counted, else 0; a missing factor is 1."""
+    weight = counted.astype(np.float64)
+    if weight_map is not None:
+        weight[counted] *= weight_map[counted]
+    if class_weight is not None:
+        weight[counted] *= class_weight[target[counted]]
+    return weight
