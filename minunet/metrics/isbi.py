@@ -121,20 +121,15 @@ def _warp_counts(truth: np.ndarray, p: np.ndarray, ts: list[float]) -> list[tupl
 
 def _each_slice(function: Callable, truth: np.ndarray, p: np.ndarray, args: tuple, workers: int | None, done) -> list:
     """[function(truth[s], p[s], *args) for each s]; threads share the slices, results keep their order."""
-
-    def one(s: int):
-        result = function(truth[s], p[s], *args)
-        if done is not None:
-            done()
-        return result
-
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = max(1, min(workers, len(truth)))
-    if workers == 1:
-        return [one(s) for s in range(len(truth))]
-    with ThreadPoolExecutor(workers) as pool:  # the kernels release the interpreter lock
-        return list(pool.map(one, range(len(truth))))
+    results = []
+    with ThreadPoolExecutor(max(1, min(workers, len(truth)))) as pool:  # the kernels release the interpreter lock
+        for result in pool.map(lambda s: function(truth[s], p[s], *args), range(len(truth))):
+            results.append(result)
+            if done is not None:
+                done()
+    return results
 
 
 def _best(values: Iterable[float]) -> int:
@@ -271,8 +266,8 @@ def isbi_scores(
 
     Keys: v_rand, v_info, rand_error, pixel_error, pixel_disagreement (at 0.5), and with `warping` also warping_error
     and warping_error_all (at the threshold chosen for warping_error). workers : threads over slices (default: the
-    processors this process may use); results do not depend on it. on_slice is called after each slice of each
-    of the one or two passes (it must be thread-safe).
+    processors this process may use); results do not depend on it. on_slice is called, from this thread, after each
+    slice of the one pass over the stack, or of the two passes with `warping`.
     """
     truth, p = _stacks(truth, p_cell)
     _need_cells(truth)
