@@ -75,6 +75,17 @@ def get(name: str | None = None) -> ModuleType:
     return _module(name or _chosen.get() or DEFAULT)
 
 
+def owner(array: Any) -> ModuleType:
+    """The backend to move `array` with: the one in use if the array is its kind, else the first that it belongs to."""
+    chosen = get()
+    if isinstance(array, chosen.Array):
+        return chosen
+    for module in map(_module, installed()):
+        if isinstance(array, module.Array):
+            return module
+    raise TypeError(f"no backend here works on {type(array).__module__}.{type(array).__name__}")
+
+
 @contextmanager
 def use_backend(name: str) -> Iterator[ModuleType]:
     """Run every kernel inside the `with` block on the named backend. Raises ValueError for an unknown name."""

@@ -1,0 +1,116 @@
+"""Layers: an operation together with its parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minunet import ops
+from minunet.nn import init
+from minunet.nn.module import Module, Parameter
+from minunet.tensor import Tensor
+
+
+class Conv2d(Module):
+    """`ops.conv2d` with weight w (O, KH, KW, C), He-normal, and bias b (O,), zero."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        c: int,
+        o: int,
+        kernel: int | tuple[int, int] = 3,
+        *,
+        stride: int | tuple[int, int] = 1,
+        padding: ops.Padding = "valid",
+        dilation: int | tuple[int, int] = 1,
+        activation: str | None = None,
+        bias: bool = True,
+    ):
+        kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
+        self.w = Parameter(init.he_normal(rng, (o, kh, kw, c)))
+        self.b = Parameter(init.zeros((o,))) if bias else None
+        self.options = {"stride": stride, "padding": padding, "dilation": dilation, "activation": activation}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv2d(x, self.w, self.b, **self.options)
+
+
+class ConvTranspose2d(Module):
+    """`ops.conv_transpose2d` with weight w (C_in, KH, KW, C_out) and bias b (C_out,), zero.
+
+    He-normal with the inputs that reach one output: C_in KH KW / stride^2 (2x2, stride 2: C_in).
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        c_in: int,
+        c_out: int,
+        kernel: int = 2,
+        *,
+        stride: int = 2,
+        padding: ops.Padding = "valid",
+        output_padding: int = 0,
+        activation: str | None = None,
+        bias: bool = True,
+    ):
+        fan_in = max(c_in * kernel * kernel // (stride * stride), 1)
+        self.w = Parameter(init.he_normal(rng, (c_in, kernel, kernel, c_out), fan_in))
+        self.b = Parameter(init.zeros((c_out,))) if bias else None
+        self.options = {
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+            "activation": activation,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv_transpose2d(x, self.w, self.b, **self.options)
+
+
+class BatchNorm2d(Module):
+    """`ops.batch_norm` with gamma = 1, beta = 0, running mean 0 and variance 1."""
+
+    _buffers = ("running_mean", "running_var")
+
+    def __init__(self, c: int, *, momentum: float = 0.1, eps: float = 1e-5, activation: str | None = None):
+        self.gamma, self.beta = Parameter(init.ones((c,))), Parameter(init.zeros((c,)))
+        self.running_mean, self.running_var = init.zeros((c,)), init.ones((c,))
+        self.options = {"momentum": momentum, "eps": eps, "activation": activation}
+
+    def forward(self, x: Tensor) -> Tensor:
+        statistics = (self.running_mean, self.running_var)
+        return ops.batch_norm(x, self.gamma, self.beta, *statistics, training=self.training, **self.options)
+
+
+class PReLU(Module):
+    """`ops.prelu` with one slope a channel, 0.25 at first."""
+
+    def __init__(self, c: int):
+        self.slope = Parameter(np.full(c, 0.25, np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.prelu(x, self.slope)
+
+
+class Dropout(Module):
+    """`ops.dropout` in training, nothing otherwise. Mask number k of a layer comes from (seed, k): `calls` is k,
+    and travels in checkpoints, so that a resumed run draws the masks an undisturbed one would.
+    """
+
+    _buffers = ("calls",)
+
+    def __init__(self, rate: float, seed: int):
+        if not 0 <= rate < 1:
+            raise ValueError(f"dropout rate {rate} must be at least 0 and less than 1")
+        self.rate, self.seed = rate, seed
+        self.calls: Any = np.zeros((1,), np.int64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        self.calls += 1
+        seed = (self.seed * 0x9E3779B97F4A7C15 + int(self.calls[0]) * 0xD1B54A32D192ED03) % 2**64
+        return ops.dropout(x, self.rate, seed)

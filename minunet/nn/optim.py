@@ -1,0 +1,111 @@
+"""Optimisers: one kernel call a parameter, state kept beside it. `minunet.optim` is this module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from minunet import backends
+from minunet.tensor import Tensor
+
+
+class Optimizer:
+    """Base: `step()` updates every parameter that has a gradient, in place; `lr` may be changed between steps."""
+
+    slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float):
+        self.parameters = list(parameters)
+        if not self.parameters:
+            raise ValueError("an optimiser needs at least one parameter")
+        if not lr > 0:
+            raise ValueError(f"the learning rate is {lr}; it must be positive")
+        self.lr = lr
+        self.steps = 0
+        self.state: dict[str, list[Any]] = {s: [0 * p.data for p in self.parameters] for s in self.slots}
+
+    def step(self) -> None:
+        """One update from the gradients that `backward` left. Gradients stay until `zero_grad`."""
+        self.steps += 1
+        for k, p in enumerate(self.parameters):
+            if p.grad is not None:
+                self._update(p, tuple(self.state[s][k] for s in self.slots))
+
+    def _update(self, p: Tensor, state: tuple[Any, ...]) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not define _update")
+
+    def zero_grad(self) -> None:
+        """Forget every gradient."""
+        for p in self.parameters:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """{"steps": count, "slot.k": array of parameter k} as NumPy copies."""
+        out = {"steps": np.array([self.steps], np.int64)}
+        for s in self.slots:
+            out.update({f"{s}.{k}": np.array(backends.owner(a).numpy(a)) for k, a in enumerate(self.state[s])})
+        return out
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """The reverse of `state_dict`. Raises ValueError where a tensor is missing or has another shape."""
+        for s in self.slots:
+            for k, a in enumerate(self.state[s]):
+                found = state.get(f"{s}.{k}")
+                if found is None or found.shape != a.shape:
+                    shape = None if found is None else found.shape
+                    raise ValueError(f"optimiser state {s}.{k} has shape {shape}; this model needs {a.shape}")
+        for s in self.slots:
+            for k, a in enumerate(self.state[s]):
+                a[...] = state[f"{s}.{k}"]
+        self.steps = int(state["steps"][0])
+
+
+class SGD(Optimizer):
+    """velocity <- momentum velocity + h;  p <- p - lr velocity, with h = grad + weight_decay p
+
+    `nesterov`: p <- p - lr (h + momentum velocity). The first velocity is h itself. (Sutskever et al. 2013, in the form
+    in which lr may change without rescaling the velocity.)
+    """
+
+    slots = ("velocity",)
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ):
+        super().__init__(parameters, lr)
+        self.options = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+
+    def _update(self, p: Tensor, state: tuple[Any, ...]) -> None:
+        backends.call("sgd", p.data, *state, p.grad, out=(p.data, *state), lr=float(self.lr), **self.options)
+
+
+class Adam(Optimizer):
+    """m <- beta1 m + (1 - beta1) h;  v <- beta2 v + (1 - beta2) h^2;  p <- p - lr m^ / (sqrt(v^) + eps)
+
+    m^ = m / (1 - beta1^t), v^ = v / (1 - beta2^t), h = grad + weight_decay p (Kingma & Ba 2015, algorithm 1).
+    """
+
+    slots = ("m", "v")
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(parameters, lr)
+        self.options = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
+
+    def _update(self, p: Tensor, state: tuple[Any, ...]) -> None:
+        backends.call(
+            "adam", p.data, *state, p.grad, out=(p.data, *state), lr=float(self.lr), step=self.steps, **self.options
+        )

@@ -1,0 +1,39 @@
+"""What every operation needs: tensors from arguments, and pairs from numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minunet.backends import call
+from minunet.tensor import Tensor, record
+
+__all__ = ["Tensor", "as_tensor", "call", "data", "four", "pair", "record"]
+
+
+def as_tensor(x: Any) -> Tensor:
+    """`x` itself if it is a Tensor, else a Tensor around the array."""
+    return x if isinstance(x, Tensor) else Tensor(x)
+
+
+def data(x: Any) -> Any:
+    """The array of a Tensor, an array itself, or None."""
+    return x.data if isinstance(x, Tensor) else x
+
+
+def pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
+    """(v, v) for a number, (h, w) for a pair. Raises ValueError for anything else."""
+    values = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, int | np.integer) for v in values):
+        raise ValueError(f"{name} is {value!r}; it must be an integer or a pair (height, width)")
+    return int(values[0]), int(values[1])
+
+
+def four(value: int | tuple[int, ...], name: str) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) from p, (ph, pw) or all four."""
+    if not isinstance(value, int | np.integer) and len(value) == 4:
+        (top, bottom), (left, right) = pair(value[:2], name), pair(value[2:], name)
+        return top, bottom, left, right
+    h, w = pair(value, name)
+    return h, h, w, w
