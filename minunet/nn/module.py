@@ -109,12 +109,12 @@ class Module:
             p.grad = None
 
     def astype(self, dtype: Any) -> Module:
-        """Convert every parameter and buffer to `dtype`. Returns self."""
+        """Convert every parameter and floating-point buffer to `dtype`. Returns self."""
         for module in self.modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
                     value.data = value.data.astype(dtype)
-                elif name in module._buffers:
+                elif name in module._buffers and value.dtype.kind == "f":
                     setattr(module, name, value.astype(dtype))
         return self
 

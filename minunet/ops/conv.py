@@ -40,19 +40,19 @@ def conv2d(
         "padding": resolve_padding(padding, x.shape[1:3], w.shape[1:3], stride, dilation),
         "dilation": dilation,
     }
-    fused = "relu" if activation == "relu" else "none"
+    fused = "relu" if activation == "relu" else None
     y = call("conv2d", x.data, w.data, data(b), activation=fused, **geometry)
-    xa, wa, ya, size, kernel = x.data, w.data, y if fused == "relu" else None, x.shape[1:3], w.shape[1:3]
+    xa, wa, ya, size, kernel = x.data, w.data, y if fused else None, x.shape[1:3], w.shape[1:3]
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, ...]:
         if ya is not None:
             dy = call("relu_grad", dy, ya)
-        dx = call("conv2d_grad_x", dy, wa, size=size, activation="none", **geometry) if need[0] else None
+        dx = call("conv2d_grad_x", dy, wa, size=size, activation=None, **geometry) if need[0] else None
         dw = call("conv2d_grad_w", xa, dy, size=kernel, **geometry) if need[1] else None
         db = call("channel_sum", dy) if need[2] else None
         return dx, dw, db
 
-    return pointwise.activate(record("conv2d", y, (x, w, b), backward), None if fused == "relu" else activation)
+    return pointwise.activate(record("conv2d", y, (x, w, b), backward), None if fused else activation)
 
 
 def conv_transpose2d(
@@ -93,20 +93,20 @@ def conv_transpose2d(
     if min(size) < 1:
         raise ValueError(f"conv_transpose2d: padding {pad4} leaves an output of {size}; it needs one pixel at least")
     geometry = {"stride": stride, "padding": pad4, "dilation": (1, 1)}
-    fused = "relu" if activation == "relu" else "none"
+    fused = "relu" if activation == "relu" else None
     y = call("conv2d_grad_x", x.data, w.data, data(b), size=size, activation=fused, **geometry)
-    xa, wa, ya = x.data, w.data, y if fused == "relu" else None
+    xa, wa, ya = x.data, w.data, y if fused else None
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, ...]:
         if ya is not None:
             dy = call("relu_grad", dy, ya)
-        dx = call("conv2d", dy, wa, activation="none", **geometry) if need[0] else None
+        dx = call("conv2d", dy, wa, activation=None, **geometry) if need[0] else None
         dw = call("conv2d_grad_w", dy, xa, size=kernel, **geometry) if need[1] else None
         db = call("channel_sum", dy) if need[2] else None
         return dx, dw, db
 
     y = record("conv_transpose2d", y, (x, w, b), backward)
-    return pointwise.activate(y, None if fused == "relu" else activation)
+    return pointwise.activate(y, None if fused else activation)
 
 
 def resolve_padding(

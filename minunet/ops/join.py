@@ -25,7 +25,7 @@ def crop_concat(x: Tensor, skip: Tensor) -> Tensor:
 
 
 def concat(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors of one N, H, W side by side along channels: (N, H, W, C1), (N, H, W, C2) ... -> (N, H, W, C1 + C2 ...)."""
+    """Tensors of one N, H, W joined along channels: (N, H, W, C1), (N, H, W, C2), ... -> (N, H, W, C1 + C2 + ...)."""
     tensors = [as_tensor(t) for t in tensors]
     if not tensors:
         raise ValueError("concat: needs one tensor at least")

@@ -40,8 +40,7 @@ def batch_norm(
         running_var += momentum * (var * (n / max(n - 1, 1)) - running_var)
     else:
         mean, var = running_mean.copy(), running_var.copy()  # a later training step must not change this backward
-    fused = activation or "none"
-    y = call("batch_norm", x.data, mean, var, gamma.data, beta.data, eps=float(eps), activation=fused)
+    y = call("batch_norm", x.data, mean, var, gamma.data, beta.data, eps=float(eps), activation=activation)
     xa, ga, ya = x.data, gamma.data, y if activation else None
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, Any, Any]:
