@@ -1,0 +1,270 @@
+"""Training tiles: checked against deforming, padding and cropping whole sections with SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import CubicSpline
+
+from minunet.data.augment import IGNORE, Augment, normalise, relight, sample_tile, spline_weights
+from minunet.data.synthetic import synthetic_membranes
+from minunet.data.tiles import mirror_pad
+from minunet.data.weights import instances_from_labels, weight_map
+from minunet.errors import UserError
+
+STILL = Augment.none()
+ELASTIC = Augment(flips=False, rotations=False, elastic=6.0, brightness=0, contrast=0, gamma=0)
+
+
+def section(seed: int = 0, H: int = 70, W: int = 97) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = synthetic_membranes(1, 128, seed)
+    return normalise(images[0, :H, :W]), labels[0, :H, :W].copy()
+
+
+def place(seed: int, H: int, W: int, oh: int, ow: int) -> tuple[int, int, np.random.Generator]:
+    """The window that sample_tile draws without flips and rotations, and the generator after that."""
+    rng = np.random.default_rng(seed)
+    top = rng.integers(min(0, H - oh), max(0, H - oh) + 1)
+    left = rng.integers(min(0, W - ow), max(0, W - ow) + 1)
+    return int(top), int(left), rng
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    H=st.integers(1, 40),
+    W=st.integers(1, 40),
+    oh=st.integers(1, 30),
+    ow=st.integers(1, 30),
+    my=st.integers(0, 20),
+    mx=st.integers(0, 20),
+)
+def test_a_still_tile_is_cut_from_the_mirrored_section(seed, H, W, oh, ow, my, mx):
+    image = np.random.default_rng(seed).normal(size=(H, W)).astype(np.float32)
+    labels = np.random.default_rng(seed + 1).integers(0, 3, (H, W), dtype=np.uint8)
+    kept = image.copy(), labels.copy()
+    size_in, size_out = (oh + 2 * my, ow + 2 * mx), (oh, ow)
+    x, y, w = sample_tile(np.random.default_rng(seed), image, labels, size_in, size_out, STILL)
+    assert (x.shape, x.dtype, y.shape, y.dtype, w) == ((*size_in, 1), np.float32, size_out, np.uint8, None)
+    top, left, _ = place(seed, H, W, oh, ow)
+    if oh <= H:
+        assert 0 <= top <= H - oh  # all output inside the section
+    else:
+        assert top <= 0 and top + oh >= H  # all of the section inside the output
+    plane = mirror_pad(image, 100, 100, 100, 100)
+    a, b = 100 + top - my, 100 + left - mx
+    assert np.array_equal(x[:, :, 0], plane[a : a + size_in[0], b : b + size_in[1]])
+    truth = np.full((H + 200, W + 200), IGNORE)
+    truth[100 : 100 + H, 100 : 100 + W] = labels
+    assert np.array_equal(y, truth[100 + top : 100 + top + oh, 100 + left : 100 + left + ow])
+    assert np.array_equal(image, kept[0]) and np.array_equal(labels, kept[1])
+
+
+def test_windows_reach_every_place_evenly():
+    image = np.zeros((7, 6), np.float32)
+    labels = np.arange(42, dtype=np.uint8).reshape(7, 6)
+    counts = np.zeros((5, 3), int)
+    rng = np.random.default_rng(0)
+    for _ in range(1500):
+        _, y, _ = sample_tile(rng, image, labels, (3, 4), (3, 4), STILL)
+        counts[divmod(int(y[0, 0]), 6)] += 1
+    assert counts.min() >= 60 and counts.max() <= 145  # 100 expected, sd 10
+
+
+@pytest.mark.parametrize("size_out", [(4, 4), (3, 5)])
+def test_all_eight_symmetries_occur_and_everything_turns_together(size_out):
+    H, W = size_out if size_out[0] == size_out[1] else (8, 8)
+    labels = np.arange(H * W, dtype=np.uint8).reshape(H, W)
+    image = labels.astype(np.float32)
+    rng = np.random.default_rng(0)
+    augment = Augment(elastic=0, brightness=0, contrast=0, gamma=0)
+    seen = set()
+    for _ in range(120):
+        x, y, w = sample_tile(rng, image, labels, size_out, size_out, augment, weights=image * 2)
+        assert y.shape == size_out and np.array_equal(x[:, :, 0], y) and np.array_equal(w, 2.0 * y)
+        seen.add(
+            tuple(np.sign([int(y[0, 1]) - int(y[0, 0]), int(y[1, 0]) - int(y[0, 0])]))
+            + (abs(int(y[0, 1]) - int(y[0, 0])) == 1,)
+        )
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 9, 50, 511])
+def test_the_spline_is_scipys_natural_cubic_spline(n):
+    nodes = np.random.default_rng(n).normal(size=3)
+    positions = np.arange(n)
+    spline = CubicSpline([0, (n - 1) / 2, n - 1], nodes, bc_type="natural")
+    assert np.allclose(spline_weights(positions, n) @ nodes, spline(positions), atol=1e-12)
+    assert np.allclose(spline_weights(np.zeros(2, int), 1), [[1, 0, 0]] * 2)
+
+
+def displaced(H, W, nodes):
+    """Where each pixel of the deformed section comes from: y, x, by SciPy's splines along both axes."""
+    fields = []
+    for axis in (0, 1):
+        across = CubicSpline([0, (W - 1) / 2, W - 1], nodes[axis], axis=1, bc_type="natural")(np.arange(W))
+        fields.append(CubicSpline([0, (H - 1) / 2, H - 1], across, axis=0, bc_type="natural")(np.arange(H)))
+    i, j = np.indices((H, W))
+    return i + fields[0], j + fields[1]
+
+
+def keys(x):
+    """Keys' cubic kernel with a = -1/2, as in the paper of 1981."""
+    x = np.abs(x)
+    return np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
+
+
+def sampled(image, y, x, kernel):
+    """The deformed section: every pixel of the mirrored section, weighted by the kernel, the slow way."""
+    R = 60
+    plane = mirror_pad(image.astype(np.float64), R, R, R, R)
+    out = np.zeros(y.shape)
+    iy, ix = np.floor(y).astype(int), np.floor(x).astype(int)
+    for a in range(-1, 3):
+        for b in range(-1, 3):
+            out += kernel(y - iy - a) * kernel(x - ix - b) * plane[iy + a + R, ix + b + R]
+    return out
+
+
+@pytest.mark.parametrize("sampling", ["cubic", "linear"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_an_elastic_tile_is_cut_from_the_deformed_section(sampling, seed):
+    image, labels = section(seed)
+    H, W = image.shape
+    (h, w), (oh, ow) = (61, 58), (21, 30)
+    augment = Augment(**{**vars(ELASTIC), "sampling": sampling})
+    x, y, _ = sample_tile(np.random.default_rng(seed), image, labels, (h, w), (oh, ow), augment)
+    top, left, rng = place(seed, H, W, oh, ow)
+    fy, fx = displaced(H, W, rng.normal(0, 6.0, (2, 3, 3)))
+    kernel = keys if sampling == "cubic" else lambda d: np.clip(1 - np.abs(d), 0, None)
+    deformed = mirror_pad(sampled(image, fy, fx, kernel), 90, 90, 90, 90)
+    expected = deformed[90 + top - 20 :, 90 + left - 14 :][:h, :w]
+    error = np.abs(x[:, :, 0] - expected).max()
+    assert np.isfinite(error) and error <= 1e-5
+
+    p, q = np.floor(fy + 0.5).astype(int), np.floor(fx + 0.5).astype(int)
+    inside = (p >= 0) & (p < H) & (q >= 0) & (q < W)
+    truth = np.where(inside, labels[np.clip(p, 0, H - 1), np.clip(q, 0, W - 1)], IGNORE)
+    wrong = y != truth[top : top + oh, left : left + ow]
+    assert wrong.mean() <= 0.002  # a half-way coordinate may round either way
+
+
+def test_elastic_in_a_section_smaller_than_the_tile():
+    image, labels = section(1, 9, 14)
+    x, y, w = sample_tile(np.random.default_rng(3), image, labels, (60, 50), (20, 20), ELASTIC, "balanced")
+    assert np.isfinite(x).all() and np.isfinite(w).all()
+    assert 0 < (y != IGNORE).sum() <= 9 * 14
+    assert (w[y == IGNORE] == 0).all() and (w[y != IGNORE] > 0).all()
+    one = sample_tile(np.random.default_rng(3), image[:1, :1], labels[:1, :1], (5, 5), (3, 3), ELASTIC, "max1")
+    assert np.isfinite(one[0]).all()
+
+
+def test_weights_of_a_tile_are_those_of_the_section():
+    image, labels = section(4)
+    labels[30:34, 20:60] = IGNORE
+    cells = instances_from_labels(np.where(labels == IGNORE, 0, labels))
+    whole = weight_map(cells, class_weights="none")
+    augment = Augment(elastic=0, brightness=0, contrast=0, gamma=0)
+    for seed in range(12):
+        args = (image, labels, (40, 40), (24, 31), augment)
+        _, y, cut = sample_tile(np.random.default_rng(seed), *args, weights=whole)
+        _, same, made = sample_tile(np.random.default_rng(seed), *args, weights="none", instances=cells)
+        assert np.array_equal(y, same)
+        error = np.abs(cut - made).max()
+        assert np.isfinite(error) and error <= 2e-6
+        assert (made[y == IGNORE] == 0).all() and (made[y != IGNORE] >= 1).all()
+
+
+def test_class_weights_are_the_sections_not_the_tiles():
+    image, labels = section(5)
+    share = (labels == 0).mean()
+    _, y, w = sample_tile(np.random.default_rng(0), image, labels, (9, 9), (9, 9), STILL, "balanced", w0=0)
+    assert np.allclose(w, np.where(y == 0, 0.5 / share, 0.5 / (1 - share)), rtol=1e-5)
+
+
+def test_deformed_weights_are_those_of_the_deformed_labels():
+    image, labels = section(6)
+    whole = (70, 97)
+    _, y, w = sample_tile(np.random.default_rng(2), image, labels, whole, whole, ELASTIC, "none")
+    inner = (slice(30, 40), slice(30, 67))  # 30 px = 6 sigma from what the tile does not see
+    expected = weight_map(instances_from_labels(np.where(y == IGNORE, 0, y)), class_weights="none")
+    known = y[inner] != IGNORE
+    assert known.any()
+    assert np.abs(w[inner] - expected[inner])[known].max() <= 2e-6
+
+
+def test_the_same_state_gives_the_same_tile():
+    image, labels = section()
+    everything = Augment(noise=0.3)
+    args = (image, labels, (50, 40), (20, 10), everything, "balanced")
+    a, b, c = (sample_tile(np.random.default_rng(seed), *args) for seed in (1, 1, 2))
+    for p, q in zip(a, b):
+        assert np.array_equal(p, q) and p.flags.c_contiguous
+    assert not np.array_equal(a[0], c[0])
+
+
+def test_relighting():
+    x = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    none = Augment.none()
+
+    def lit(**change):
+        return relight(np.random.default_rng(1), x.copy(), Augment(**{**vars(none), **change}))
+
+    assert np.array_equal(lit(), x)
+    shift = lit(brightness=0.5) - x
+    assert 0 < abs(shift.mean()) <= 0.5 and np.ptp(shift) < 1e-6
+    ratio = lit(contrast=0.5) / x
+    assert 0.5 <= ratio.mean() <= 1.5 and np.ptp(ratio) < 1e-5 and abs(ratio.mean() - 1) > 1e-3
+    bent = lit(gamma=0.5)
+    order = np.argsort(x, axis=None)
+    assert np.all(np.diff(bent.ravel()[order]) >= 0)  # monotone
+    assert np.allclose([bent.min(), bent.max()], [x.min(), x.max()], atol=1e-5)
+    assert np.abs(bent - x).max() > 0.01
+    flat = relight(np.random.default_rng(1), np.full((3, 3), 2, np.float32), Augment(**{**vars(none), "gamma": 1}))
+    assert np.array_equal(flat, np.full((3, 3), 2, np.float32))
+    sd = (lit(noise=0.5) - x).std()
+    assert 0.01 < sd <= 0.55
+
+
+@given(H=st.integers(1, 20), W=st.integers(1, 20), seed=st.integers(0, 1000))
+def test_normalise(H, W, seed):
+    stack = np.random.default_rng(seed).integers(0, 256, (3, H, W), dtype=np.uint8)
+    stack[1] = 77
+    out = normalise(stack)
+    assert out.dtype == np.float32 and out.shape == stack.shape
+    assert not out[1].any()
+    for x, before in zip(out[[0, 2]], stack[[0, 2]]):
+        assert abs(x.mean(dtype=np.float64)) <= 1e-5
+        assert abs(x.std(dtype=np.float64) - (before.min() < before.max())) <= 1e-5
+        assert np.array_equal(normalise(before), x)
+
+
+def test_normalise_of_awkward_values():
+    assert not normalise(np.full((4, 5), 0.1)).any()
+    assert np.allclose(normalise(np.array([[1e30, -1e30]])), [[1, -1]])
+    assert np.allclose(normalise(np.array([[True, False]])), [[1, -1]])
+    for bad in (np.array([[0, np.nan]]), np.array([[0, np.inf]]), np.zeros(3), np.zeros((0, 3))):
+        with pytest.raises(UserError):
+            normalise(bad)
+
+
+def test_refusals():
+    image, labels = section()
+    rng = np.random.default_rng(0)
+    for call in (
+        lambda: Augment(elastic=-1),
+        lambda: Augment(noise=float("nan")),
+        lambda: Augment(contrast=1),
+        lambda: Augment(sampling="nearest"),
+        lambda: sample_tile(rng, image, labels[1:], (8, 8), (4, 4), STILL),
+        lambda: sample_tile(rng, image, labels, (8, 8), (9, 4), STILL),
+        lambda: sample_tile(rng, image, labels, (8, 8), (0, 4), STILL),
+        lambda: sample_tile(rng, image, labels, (8, 8), (4, 4), STILL, weights="equal"),
+        lambda: sample_tile(rng, image, labels, (8, 8), (4, 4), STILL, weights=image[1:]),
+        lambda: sample_tile(rng, image, labels, (8, 8), (4, 4), ELASTIC, weights=image),
+    ):
+        with pytest.raises(UserError) as caught:
+            call()
+        assert "\n" not in str(caught.value)

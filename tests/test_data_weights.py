@@ -1,0 +1,142 @@
+"""The weight map against distance transforms of whole images, and the numbers of the first ISBI section."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from minunet.data.images import read_image
+from minunet.data.weights import border_term, class_weight_table, instances_from_labels, weight_map
+from minunet.errors import UserError
+
+
+def brute_force(instances, w0, sigma, where):
+    """The formula with one full-image distance transform per cell, in float64."""
+    cells = [k for k in np.unique(instances) if k > 0]
+    if len(cells) < 2:
+        return np.zeros(instances.shape)
+    d = np.sort([ndimage.distance_transform_edt(instances != k) for k in cells], axis=0)
+    term = w0 * np.exp(-((d[0] + d[1]) ** 2) / (2 * sigma**2))
+    return np.where(instances == 0, term, 0) if where == "background" else term
+
+
+def components(seed: int, shape: tuple[int, int], share: float) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.random(shape), 1.5)
+    return instances_from_labels(smooth > np.quantile(smooth, share))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    H=st.integers(1, 60),
+    W=st.integers(1, 60),
+    share=st.floats(0, 1),
+    sigma=st.sampled_from([0.7, 2.0, 5.0, 40.0]),
+    where=st.sampled_from(["background", "all"]),
+)
+def test_border_term_is_the_formula(seed, H, W, share, sigma, where):
+    instances = components(seed, (H, W), share)
+    kept = instances.copy()
+    term = border_term(instances, 10.0, sigma, where)
+    assert term.dtype == np.float32 and term.shape == (H, W)
+    error = np.abs(term - brute_force(instances, 10.0, sigma, where)).max()
+    assert np.isfinite(error) and error <= 2e-6
+    assert np.array_equal(instances, kept)
+
+
+def test_windows_cut_nothing_that_counts():
+    """Cells far apart: the windowed transform leaves out less than 1.5e-8 of w0."""
+    instances = np.zeros((90, 150), np.int32)
+    instances[3:7, 4:9] = 1
+    instances[80:, 140:] = 7
+    instances[40:44, 30:90] = 3
+    error = np.abs(border_term(instances, 1e6, 5.0) - brute_force(instances, 1e6, 5.0, "background")).max()
+    assert np.isfinite(error) and error <= 1.5e-8 * 1e6 + 1e-6
+
+
+def test_worked_numbers():
+    """Two cells with one pixel between them: d1 = d2 = 1, so 10 exp(-4/50)."""
+    w = weight_map(np.array([[1, 0, 2]]), class_weights="none")
+    assert np.allclose(w, [[1, 1 + 10 * np.exp(-0.08), 1]], rtol=1e-6)
+    w = weight_map(np.array([[1, 0, 0, 2]]), class_weights="balanced")
+    assert np.allclose(w, 1 + np.array([[0, 1, 1, 0]]) * 10 * np.exp(-9 / 50), rtol=1e-6)
+    everywhere = border_term(np.array([[1, 0, 2]]), where="all")
+    assert np.allclose(everywhere, 10 * np.exp(-np.array([[4, 4, 4]]) / 50), rtol=1e-6)
+
+
+def test_class_weights():
+    labels = np.array([[0, 1, 1, 1, 1, 1, 255, 255]], np.uint8)
+    table = class_weight_table(labels, "balanced")
+    assert np.allclose(table[[0, 1, 255, 2]], [3, 0.6, 0, 0])
+    assert np.isclose(table[labels[labels < 255]].mean(), 1)
+    assert np.allclose(class_weight_table(labels, "max1")[[0, 1]], [1, 0.2])
+    assert np.allclose(class_weight_table(labels, "none")[[0, 1, 255]], [1, 1, 0])
+    assert np.allclose(class_weight_table(np.full((2, 2), 1, np.uint8))[[0, 1]], [0, 1])
+    assert not class_weight_table(np.full((2, 2), 255, np.uint8), "max1").any()
+    w = weight_map(np.array([[1, 1, 1, 0]]), w0=0)
+    assert np.allclose(w, [[2 / 3, 2 / 3, 2 / 3, 2]])
+
+
+@pytest.mark.parametrize("instances", [np.zeros((3, 4), int), np.ones((3, 4), int), np.ones((1, 1), np.uint8)])
+def test_fewer_than_two_cells_have_no_exponential(instances):
+    assert np.array_equal(weight_map(instances), np.ones(instances.shape, np.float32))
+
+
+def test_numbers_of_cells_do_not_matter():
+    a = components(5, (40, 37), 0.4)
+    big = np.where(a > 0, a.astype(np.int64) * 10**9 + 3, 0)
+    assert np.array_equal(border_term(big), border_term(a))
+    no_background = np.array([[10**9, 5], [5, 7]])
+    assert np.allclose(border_term(no_background, where="all"), brute_force(no_background, 10, 5, "all"))
+    assert np.array_equal(border_term(np.asfortranarray(a)), border_term(a))
+
+
+def test_instances_are_4_connected():
+    labels = np.array([[1, 0, 1], [0, 1, 1], [255, 0, 0]], np.uint8)
+    instances = instances_from_labels(labels)
+    assert instances.dtype == np.int32
+    assert instances.tolist() == [[1, 0, 2], [0, 2, 2], [3, 0, 0]]
+
+
+def test_refusals():
+    good = np.array([[1, 0, 2]])
+    for call in (
+        lambda: weight_map(good, sigma=0),
+        lambda: weight_map(good, sigma=float("nan")),
+        lambda: weight_map(good, w0=-1),
+        lambda: weight_map(good, class_weights="equal"),
+        lambda: weight_map(good, where="edge"),
+        lambda: weight_map(good - 1),
+        lambda: weight_map(good.astype(float)),
+        lambda: weight_map(good[0]),
+        lambda: instances_from_labels(np.zeros((2, 2, 2))),
+    ):
+        with pytest.raises(UserError) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_the_first_isbi_section():
+    folder = Path(os.environ.get("MINUNET_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    path = folder / "isbi2012" / "train-labels.tif"
+    if not path.exists():
+        pytest.skip("ISBI 2012 is not on this machine; set MINUNET_DATA to the folder that holds isbi2012")
+    instances = instances_from_labels(read_image(path)[0])
+    assert instances.max() == 136
+    term = border_term(instances)
+    membrane = instances == 0
+    assert abs(term[membrane].mean() - 4.04) < 0.005
+    assert abs(term.max() - 8.90) < 0.005
+    assert np.isclose(term.max(), 10 * np.exp(-((1 + np.sqrt(2)) ** 2) / 50), rtol=1e-6)  # min d1 + d2 = 2.41
+    middle = 5 * np.sqrt(-2 * np.log(np.median(term[membrane]) / 10))  # the formula turned round
+    assert abs(middle - 6.16) < 0.005
+    part = np.ascontiguousarray(instances[100:330, :170])
+    assert np.abs(border_term(part) - brute_force(part, 10, 5, "background")).max() <= 2e-6
+    assert abs((weight_map(instances) - term).mean() - 1) < 1e-5
