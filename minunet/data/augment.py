@@ -196,13 +196,11 @@ def _borders(labels, instances, nodes, place, w0, sigma):
     top, left, h, w = place
     rim = math.ceil(REACH * sigma)
     wide = (top - rim, left - rim, h + 2 * rim, w + 2 * rim)
+    cells, known = _cut_labels(labels if instances is None else instances, nodes, *wide)
+    cells[~known] = 0  # a mirrored cell is no second cell
     if instances is None:
-        cells, known = _cut_labels(labels, nodes, *wide)
-        cells[(cells == IGNORE) | ~known] = 0
+        cells[cells == IGNORE] = 0
         cells = instances_from_labels(cells)
-    else:
-        cells, known = _cut_labels(instances, nodes, *wide)
-        cells[~known] = 0
     return border_term(cells, w0, sigma)[rim : rim + h, rim : rim + w]
 
 
