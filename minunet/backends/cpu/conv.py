@@ -1,0 +1,58 @@
+"""Convolution on the CPU: which algorithm runs for which shape.
+
+- float32, 3x3, stride 1, enough channels: Winograd (`winograd.py`), unless `set_strict(True)`
+- everything else: sums of products over taps (`conv_direct.py`), sums of outer products for dw (`conv_grad_w.py`)
+
+All arrays are C-contiguous NHWC, of one dtype (float32 or float64); weights are w[O, KH, KW, C]. The caller has checked
+that; outputs are written whole. The same call with the same number of threads gives the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import get_num_threads
+
+from . import conv_direct, conv_grad_w
+from .channel_sum import channel_sum
+
+__all__ = ["channel_sum", "conv2d", "conv2d_grad_w", "conv2d_grad_x", "set_strict"]
+
+Pair = tuple[int, int]
+Quad = tuple[int, int, int, int]
+
+_strict = False
+
+
+def set_strict(strict: bool) -> None:
+    """With True, never use Winograd: products of the given numbers only, summed directly."""
+    global _strict
+    _strict = bool(strict)
+
+
+def conv2d(
+    y: np.ndarray, x: np.ndarray, w: np.ndarray, b: np.ndarray | None,
+    stride: Pair, padding: Quad, dilation: Pair, activation: str,
+) -> None:  # fmt: skip
+    """y[n,i,j,o] = act(b[o] + sum over u,v,c of x[n, i*sh + u*dh - top, j*sw + v*dw - left, c] * w[o,u,v,c]).
+
+    y (N, OH, OW, O), x (N, H, W, C), w (O, KH, KW, C), b (O,) or None; x is 0 outside. padding is (top, bottom, left,
+    right), of which bottom and right follow from the sizes; activation is "none" or "relu".
+    """
+    conv_direct.tap_conv(y, x, w, b, stride, padding, dilation, activation, False, get_num_threads())
+
+
+def conv2d_grad_x(
+    dx: np.ndarray, dy: np.ndarray, w: np.ndarray, b: np.ndarray | None,
+    stride: Pair, padding: Quad, dilation: Pair, activation: str,
+) -> None:  # fmt: skip
+    """The adjoint of conv2d in x; with bias b (C,) and activation it is also the transposed convolution.
+
+    dx[n,h,w,c] = act(b[c] + sum of dy[n,i,j,o] * w[o,u,v,c] over all i,j,u,v,o that meet h = i*sh + u*dh - top and
+    w = j*sw + v*dw - left). dx (N, H, W, C), dy (N, OH, OW, O).
+    """
+    conv_direct.tap_conv(dx, dy, w, b, stride, padding, dilation, activation, True, get_num_threads())
+
+
+def conv2d_grad_w(dw: np.ndarray, x: np.ndarray, dy: np.ndarray, stride: Pair, padding: Quad, dilation: Pair) -> None:
+    """dw[o,u,v,c] = sum over n,i,j of dy[n,i,j,o] * x[n, i*sh + u*dh - top, j*sw + v*dw - left, c]."""
+    conv_grad_w.grad_w(dw, x, dy, stride, padding, dilation, get_num_threads())
