@@ -53,13 +53,15 @@ class Tensor:
     requires_grad : collect d(root)/d(self) in `.grad` when `root.backward()` is called
 
     Activations are NHWC, `x[N,H,W,C]`. `.grad` is an array like `.data`, or None before the first backward; a second
-    backward adds to it.
+    backward adds to it. Replace it, never write into it: tensors that were added share one gradient array.
     """
 
     __slots__ = ("__weakref__", "_node", "data", "grad", "requires_grad")
 
     def __init__(self, array: Any, requires_grad: bool = False):
-        if not hasattr(array, "dtype"):
+        if isinstance(array, Tensor):
+            raise TypeError("a Tensor is made from an array; this is a Tensor already (its array is .data)")
+        if not hasattr(array, "dtype") or isinstance(array, np.generic):
             array = np.asarray(array)
         if array.dtype.kind in "iub":
             array = array.astype(np.float32)
@@ -93,8 +95,10 @@ class Tensor:
         return f"Tensor({self.numpy()!r}{grad})"
 
     def node(self) -> Node | None:
-        """This tensor's place on the tape; a leaf gets one when it is first used."""
-        if self._node is None and self.requires_grad:
+        """This tensor's place on the tape, None if it wants no gradient; a leaf gets one when it is first used."""
+        if not self.requires_grad:  # also a parameter frozen after it was used
+            return None
+        if self._node is None:
             self._node = Node("leaf", (), None, ref(self))  # weak: no cycle, the array is freed at once
         return self._node
 
@@ -151,7 +155,7 @@ class Tensor:
             dy = backend.asarray(np.asarray(dy, self.dtype))
         if dy.shape != self.shape or dy.dtype != self.dtype:
             raise ValueError(f"backward: dy is {dy.dtype} {dy.shape}; it must be {self.dtype} {self.shape}")
-        return dy
+        return dy if dy.flags.c_contiguous else dy.copy()
 
     def __add__(self, other: Tensor) -> Tensor:
         from minunet.ops import add
