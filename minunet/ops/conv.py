@@ -34,7 +34,7 @@ def conv2d(
     """
     x, w, b = as_tensor(x), as_tensor(w), None if b is None else as_tensor(b)
     _four_axes(x, w)
-    stride, dilation = pair(stride, "conv2d: stride"), pair(dilation, "conv2d: dilation")
+    stride, dilation = pair(stride, "conv2d: stride", least=1), pair(dilation, "conv2d: dilation", least=1)
     geometry = {
         "stride": stride,
         "padding": resolve_padding(padding, x.shape[1:3], w.shape[1:3], stride, dilation),
@@ -75,7 +75,7 @@ def conv_transpose2d(
     """
     x, w, b = as_tensor(x), as_tensor(w), None if b is None else as_tensor(b)
     _four_axes(x, w)
-    stride = pair(stride, "conv_transpose2d: stride")
+    stride = pair(stride, "conv_transpose2d: stride", least=1)
     extra = pair(output_padding, "conv_transpose2d: output_padding")
     kernel = w.shape[1:3]
     if not all(0 <= e < s for e, s in zip(extra, stride)):

@@ -33,6 +33,9 @@ def batch_norm(
     if activation not in (None, "relu"):
         raise ValueError(f"batch_norm: activation {activation!r} cannot be fused; it is None or 'relu'")
     running_mean, running_var = data(running_mean), data(running_var)
+    for name, running in (("mean", running_mean), ("variance", running_var)):
+        if running.shape != x.shape[-1:]:
+            raise ValueError(f"batch_norm: the running {name} has shape {running.shape}; x has {x.shape[-1]} channels")
     if training:
         mean, var = call("channel_moments", x.data)
         n = prod(x.shape[:-1])

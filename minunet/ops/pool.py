@@ -26,8 +26,8 @@ def max_pool2d(
     order. Backward keeps the indices only: it scatters dy to them.
     """
     x = as_tensor(x)
-    kernel = pair(kernel, "max_pool2d: kernel")
-    stride = kernel if stride is None else pair(stride, "max_pool2d: stride")
+    kernel = pair(kernel, "max_pool2d: kernel", least=1)
+    stride = kernel if stride is None else pair(stride, "max_pool2d: stride", least=1)
     padding = pair(padding, "max_pool2d: padding")
     y, indices = call("max_pool2d", x.data, kernel=kernel, stride=stride, padding=padding, ceil_mode=bool(ceil_mode))
     size = x.shape[1:3]
@@ -46,7 +46,7 @@ def max_unpool2d(x: Tensor, indices: Any, output_size: tuple[int, int]) -> Tenso
     Returns (N, H, W, C). Raises ValueError for an index outside the plane. Source: SegNet (arXiv 1511.00561), fig. 3.
     """
     x = as_tensor(x)
-    size = pair(output_size, "max_unpool2d: output_size")
+    size = pair(output_size, "max_unpool2d: output_size", least=1)
     if isinstance(indices, np.ndarray) and indices.size and not 0 <= indices.min() <= indices.max() < size[0] * size[1]:
         raise ValueError(
             f"max_unpool2d: indices run from {indices.min()} to {indices.max()}, outside a {size[0]} x {size[1]} plane;"

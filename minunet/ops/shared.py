@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,19 @@ def data(x: Any) -> Any:
     return x.data if isinstance(x, Tensor) else x
 
 
-def pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
-    """(v, v) for a number, (h, w) for a pair. Raises ValueError for anything else."""
-    values = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+def pair(value: int | tuple[int, int], name: str, least: int | None = None) -> tuple[int, int]:
+    """(v, v) for a number, (h, w) for a pair. Raises ValueError for anything else, and for a number below `least`."""
+    values = tuple(value) if isinstance(value, Iterable) else (value, value)
     if len(values) != 2 or not all(isinstance(v, int | np.integer) for v in values):
         raise ValueError(f"{name} is {value!r}; it must be an integer or a pair (height, width)")
+    if least is not None and min(values) < least:
+        raise ValueError(f"{name} is {value!r}; it must be at least {least}")
     return int(values[0]), int(values[1])
 
 
 def four(value: int | tuple[int, ...], name: str) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) from p, (ph, pw) or all four."""
-    if not isinstance(value, int | np.integer) and len(value) == 4:
+    """(top, bottom, left, right) from p, (ph, pw) or all four. Raises ValueError for anything else."""
+    if isinstance(value, Sequence) and len(value) == 4:
         (top, bottom), (left, right) = pair(value[:2], name), pair(value[2:], name)
         return top, bottom, left, right
     h, w = pair(value, name)
