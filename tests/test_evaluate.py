@@ -208,7 +208,7 @@ def test_semantic(tmp_path, capsys):
     ],
 )
 def test_wrong_usage_exits_2(capsys, options):
-    code, _, err = run(capsys, "p.tif", "t.tif", *options.split())
+    code, _, err = run(capsys, "p.tif", "t.tif", *options)
     assert code == 2 and err.count("\n") == 1
 
 

@@ -140,7 +140,8 @@ def boundary_slowly(truth: np.ndarray, predicted: np.ndarray, reach: float) -> f
             recall, precision = share(a, b), share(b, a)
             values.append(2 * recall * precision / (recall + precision) if recall + precision else 0.0)
         else:
-            values.append(1.0 if not a and not b and (truth == c).any() and (predicted == c).any() else 0.0)
+            in_both = c in truth[~ignored] and c in predicted[~ignored]
+            values.append(1.0 if not a and not b and in_both else 0.0)
     return float(np.mean(values))
 
 
