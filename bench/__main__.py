@@ -1,0 +1,62 @@
+"""`python -m bench`: time minunet against PyTorch on this machine (`pip install -e ".[bench]"`)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench import report
+from minunet import cli
+from minunet.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command. Returns 0; errors are raised."""
+    p = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    p.add_argument("what", nargs="?", choices=("unet", "report"), default="unet", help="bench, or only rewrite README")
+    p.add_argument("--cases", default="width 16, 316 tile", help='names with ";" between, or "all"')
+    p.add_argument("--rounds", type=int, help="repeats of each contestant (default: by case)")
+    p.add_argument("--out", metavar="DIR", help="write results.json there; bench/results is what README's tables show")
+    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = p.parse_args(argv)
+    if args.what == "report":
+        report.rewrite_readme()
+        return 0
+    if find_spec("torch") is None:
+        raise UserError('bench: PyTorch, the peer, is not installed; pip install -e ".[bench]"')
+
+    from bench import unet
+
+    names = list(unet.CASES) if args.cases == "all" else [n.strip() for n in args.cases.split(";")]
+    unknown = [n for n in names if n not in unet.CASES]
+    if unknown:
+        raise UserError(f"--cases {unknown[0]}: is not known; there are: {'; '.join(unet.CASES)}")
+    results = {"machine": report.machine(), "versions": _versions(), "unet": unet.bench(names, args.rounds)}
+    print(report.table(results))
+    if args.out is not None:
+        folder = Path(args.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "cpu.json"
+        file.write_text(json.dumps(results, indent=2) + "\n")
+        print(f"written: {file}")
+    return 0
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("minunet", "numpy", "numba", "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,85 @@
+"""Train a network: `python -m minunet.train isbi` (or `minunet train isbi`)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from minunet import cli
+from minunet.errors import UsageError, UserError
+from minunet.training.config import Config, sections
+
+DEFAULT_STEPS = 4000  # about five minutes on two cores
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = cli.parser("train", __doc__)
+    p.formatter_class = argparse.HelpFormatter  # the defaults stand in the texts, since an option left out must show
+    p.add_argument("dataset", nargs="?", choices=("isbi", "synthetic"), help="data set")
+    for f in fields(Config)[1:]:
+        default = f" (default: {f.default})" if f.default not in (None, "", MISSING) else ""
+        if f.name == "steps":
+            default = f" (default: {DEFAULT_STEPS}, about five minutes on two cores)"
+        kind = {"int": int, "int | None": int, "str": str}.get(f.type, float)
+        p.add_argument(
+            "--" + f.name.replace("_", "-"),
+            type=kind,
+            default=argparse.SUPPRESS,
+            choices=f.metadata["choices"],
+            metavar=None if f.metadata["choices"] else {int: "N", float: "X", str: "TEXT"}[kind],
+            help=f.metadata["help"] + default,
+        )
+    p.add_argument(
+        "--data", metavar="DIR", help="folder with the data (else: MINUNET_DATA, cache, download, synthetic)"
+    )
+    p.add_argument("--out", metavar="DIR", help="output folder, new or empty (default: runs/DATA, runs/DATA-2, ...)")
+    p.add_argument("--resume", metavar="DIR", help="continue the run in this folder, bit for bit")
+    p.add_argument("--backend", default="cpu", metavar="NAME", help="who computes (default: cpu)")
+    p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    return p
+
+
+def _config(args: dict[str, Any]) -> Config:
+    """The Config that the given options describe, the default budget filled in."""
+    given = {f.name: args[f.name] for f in fields(Config) if args.get(f.name) is not None}
+    try:
+        if not any(b in given for b in ("steps", "epochs", "minutes")):
+            given["steps"] = DEFAULT_STEPS
+        return Config(**given)
+    except UserError as error:
+        raise UsageError(str(error)) from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns 0, or 130 when it was stopped by Ctrl-C and saved; errors are raised."""
+    args = vars(_parser().parse_args(argv))
+    settings = [f.name for f in fields(Config) if args.get(f.name) is not None]
+    if args["resume"] is None:
+        if args["dataset"] is None:
+            raise UsageError("train: which data set? Try `minunet train isbi` (see --help)")
+        config, resumed = _config(args), None
+        sections(config.held_out)
+    else:
+        if settings or args["out"] is not None:
+            raise UsageError(
+                f"--resume {args['resume']}: takes its settings from the run's checkpoint; leave out"
+                f" {', '.join(settings or ['out'])}"
+            )
+        config, resumed = None, args["resume"]
+    if args["threads"] is not None and args["threads"] < 1:
+        raise UsageError(f"--threads {args['threads']}: must be at least 1")
+
+    from minunet.training import job  # NumPy, Numba and SciPy are loaded here, after usage errors and --help
+
+    options = job.Options(data_dir=args["data"], backend=args["backend"], threads=args["threads"], quiet=args["quiet"])
+    if resumed is not None:
+        return job.resume(resumed, options)
+    return job.start(config, args["out"], options)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

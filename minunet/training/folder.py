@@ -1,0 +1,168 @@
+"""The output folder of a run: what is in it, and how it is written, found and read again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import scipy
+
+import minunet
+from minunet import backends, checkpoint
+from minunet.data import Dataset, write_tiff
+from minunet.errors import UserError
+from minunet.files import atomic_write
+from minunet.metrics import Score
+from minunet.training.config import Config
+from minunet.training.loop import State, Trainer
+from minunet.training.pictures import curve, panel
+
+CHECKPOINT = "checkpoint.safetensors"
+COLUMNS = ("step", "seconds", "learning_rate", "loss", "held_out_v_rand", "held_out_wrong_pixels", "data")
+
+
+def new_folder(asked: str | None, name: str) -> Path:
+    """The folder for a new run, made: `asked`, which must be empty or new, or the first free runs/NAME, NAME-2, ..."""
+    if asked is None:
+        k = 1
+        while (folder := Path("runs") / (name if k == 1 else f"{name}-{k}")).exists():
+            k += 1
+    else:
+        folder = Path(asked)
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: is a file; choose another --out")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder}: is not empty; choose another --out, or continue its run with --resume {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Versions of minunet and of what computes with it."""
+    own = {"minunet": minunet.__version__, "python": platform.python_version(), "numpy": np.__version__}
+    return {**own, "numba": numba.__version__, "scipy": scipy.__version__}
+
+
+def save(folder: Path, trainer: Trainer) -> None:
+    """Write checkpoint and log. Raises UserError, leaving the last good checkpoint, if a weight is not finite."""
+    for name, p in trainer.model.named_parameters():
+        if not np.isfinite(p.numpy()).all():
+            raise UserError(
+                f"weights {name} are no longer finite at step {trainer.state.step}; lower --lr, and start again or"
+                f" resume the last good checkpoint, {folder / CHECKPOINT}"
+            )
+    extra = {
+        "config": trainer.config.to_json(),
+        "state": asdict(trainer.state),
+        "normalise": "section",
+        "synthetic": trainer.data.synthetic,
+        "data": {"name": trainer.data.name, "source": trainer.data.source, "sha256": trainer.data.sha256},
+        "held_out": trainer.held_out.tolist(),
+        "threads": numba.get_num_threads(),
+        "backend": backends.get().name,
+        "versions": versions(),
+    }
+    checkpoint.save(folder / CHECKPOINT, trainer.model, optimizer=trainer.optimizer, extra=extra)
+    with atomic_write(folder / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        label = "SYNTHETIC" if trainer.data.synthetic else trainer.data.name
+        writer.writerows({**row, "data": label} for row in trainer.state.log)
+
+
+def find_checkpoint(where: str) -> Path:
+    """The checkpoint file that `--resume WHERE` means: a run's folder or the file itself."""
+    path = Path(where)
+    file = path / CHECKPOINT if path.is_dir() else path
+    if not file.is_file():
+        what = f"has no {CHECKPOINT}" if path.is_dir() else "does not exist"
+        raise UserError(f"{where}: {what}; name the output folder of an earlier run")
+    return file
+
+
+def resume(file: Path) -> tuple[Config, State, checkpoint.Checkpoint]:
+    """Config, State and weights of a run that was stopped. Raises UserError for a checkpoint of something else."""
+    saved = checkpoint.load(file)
+    try:
+        config, state = Config(**saved.extra["config"]), State(**saved.extra["state"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file}: is no checkpoint of `minunet train` ({error}); it cannot be resumed") from error
+    if saved.optimizer_state is None:
+        raise UserError(f"{file}: has weights but no optimiser state; it can predict, but not resume")
+    return config, state, saved
+
+
+def write_results(
+    folder: Path, trainer: Trainer, p_cell: np.ndarray, scores: dict[str, Score], threads: int
+) -> dict[str, Any]:
+    """metrics.json, summary.txt, curve.png, held_out.png and the held-out probabilities. Returns the metrics."""
+    data, state, config = trainer.data, trainer.state, trainer.config
+    mark = "_SYNTHETIC" if data.synthetic else ""
+    metrics = {
+        "data": {"name": data.name, "source": data.source, "synthetic": data.synthetic, "sha256": data.sha256},
+        "held_out": trainer.held_out.tolist(),
+        "scores": {name: asdict(score) for name, score in scores.items()},
+        "average": config.average,
+        "steps": state.step,
+        "seconds": round(state.seconds, 1),
+        "steps_per_second": round(state.step / max(state.seconds, 1e-9), 2),
+        "share_waiting_for_tiles": round(state.waiting / max(state.seconds, 1e-9), 4),
+        "parameters": sum(p.data.size for p in trainer.model.parameters()),
+        "config": config.to_json(),
+        "threads": threads,
+        "backend": backends.get().name,
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform()},
+        "versions": versions(),
+    }
+    _write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    _write_text(folder / "summary.txt", summary(trainer, scores, data))
+    losses = [(row["step"], row["loss"]) for row in state.log if "loss" in row]
+    held_out = [(row["step"], row["held_out_v_rand"]) for row in state.log if "held_out_v_rand" in row]
+    note = f"{data.name}{' (SYNTHETIC)' if data.synthetic else ''}"
+    curve(folder / "curve.png", losses, held_out, note)
+    rows, truth = trainer.held_out, data.labels[trainer.held_out]
+    panel(folder / "held_out.png", rows.tolist(), data.images[rows], truth, p_cell, note)
+    write_tiff(folder / f"held_out_probability{mark}.tif", np.round(p_cell * 65535).astype(np.uint16))
+    return metrics
+
+
+def summary(trainer: Trainer, scores: dict[str, Score], data: Dataset) -> str:
+    """The result in plain words."""
+    state, config = trainer.state, trainer.config
+    rows = [
+        f"data       {data.source}",
+        f"held out   sections {', '.join(map(str, trainer.held_out.tolist()))}",
+        f"network    {config.model}, width {config.width}, {sum(p.data.size for p in trainer.model.parameters()):,}"
+        " parameters",
+        f"training   {state.step} steps in {state.seconds / 60:.1f} min,"
+        f" {state.step / max(state.seconds, 1e-9):.1f} steps/s",
+        "",
+        "held-out scores (1 is perfect for V_Rand and V_Info, 0 for the others)",
+    ]
+    for name, score in scores.items():
+        parts = f"   (split {score.split:.4f}, merge {score.merge:.4f})" if score.split is not None else ""
+        at = "" if score.threshold is None else f"   at threshold {score.threshold:.1f}"
+        rows.append(f"  {name:20s} {score.value:.6f}{at}{parts}")
+    return "\n".join(rows) + "\n"
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def processor() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,160 @@
+"""One call of `minunet train`: find the data, build or resume, train, score, write, and say what happened."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from tqdm import tqdm
+
+from minunet import backends, metrics, models
+from minunet.data import Dataset, load_isbi, split, synthetic_membranes
+from minunet.data.download import pixels_sha256
+from minunet.errors import UsageError, UserError
+from minunet.models import Network
+from minunet.training import folder as run_folder
+from minunet.training.config import Config, sections
+from minunet.training.loop import State, Trainer
+
+
+class Options(NamedTuple):
+    """What concerns this call only, not the run's result."""
+
+    data_dir: str | None = None
+    backend: str = "cpu"
+    threads: int | None = None
+    quiet: bool = False
+
+
+def start(config: Config, out: str | None, options: Options) -> int:
+    """A new run. Returns the exit code."""
+    _prepare(options)
+    model = _build(config)
+    data = load_data(config, options.data_dir)
+    where = run_folder.new_folder(out, data.name)
+    return _run(config, State(), data, model, None, where, options)
+
+
+def resume(where: str, options: Options) -> int:
+    """Go on with the run in folder `where`. Returns the exit code."""
+    file = run_folder.find_checkpoint(where)
+    config, state, saved = run_folder.resume(file)
+    options = options._replace(threads=options.threads or min(saved.extra["threads"], _cores()))
+    _prepare(options)
+    data = load_data(config, options.data_dir)
+    expected = saved.extra["data"]
+    if data.sha256 != expected["sha256"]:
+        raise UserError(
+            f"{file}: was trained on other pixels ({expected['source']}), and these are {data.source};"
+            " name the folder of the first data with --data"
+        )
+    print(f"resuming {file} at step {state.step}")
+    return _run(config, state, data, saved.model, saved.optimizer_state, file.parent, options)
+
+
+def load_data(config: Config, data_dir: str | None) -> Dataset:
+    """The Config's data set, from the first place that has it; what is taken is printed."""
+    if config.dataset == "synthetic":
+        images, labels = synthetic_membranes(seed=config.seed)
+        source = f"SYNTHETIC membranes, drawn with seed {config.seed}: no real data"
+        data = Dataset(images, labels, "synthetic", True, source, pixels_sha256(images, labels))
+    else:
+        data = load_isbi(data_dir, seed=config.seed)
+    print(f"data: {data.source}")
+    if data.synthetic and config.dataset != "synthetic":
+        print("*** This run uses SYNTHETIC data, made up on the spot: its scores say nothing about real images. ***")
+    return data
+
+
+def _build(config: Config) -> Network:
+    try:
+        model = models.build(config.model, **config.model_arguments())
+        model.output_size(config.tile, config.tile)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return model
+
+
+def _cores() -> int:
+    return numba.config.NUMBA_NUM_THREADS
+
+
+def _prepare(options: Options) -> None:
+    """Threads and backend."""
+    if options.backend not in backends.available():
+        raise UsageError(
+            f"--backend {options.backend}: is not available here; choose {', '.join(backends.available())}"
+        )
+    if options.threads is not None:
+        if options.threads > _cores():
+            raise UsageError(f"--threads {options.threads}: this machine has {_cores()}; ask for that many at most")
+        numba.set_num_threads(options.threads)
+
+
+def _run(
+    config: Config,
+    state: State,
+    data: Dataset,
+    model: Network,
+    optimizer_state: dict[str, np.ndarray] | None,
+    where: Path,
+    options: Options,
+) -> int:
+    parts = split(len(data.images), sections(config.held_out))
+    with backends.use_backend(options.backend):
+        trainer = Trainer(config, data, parts, model, state, lambda t: run_folder.save(where, t))
+        if optimizer_state is not None:
+            trainer.optimizer.load_state_dict(optimizer_state)
+        _announce(trainer, where)
+        with _bar(trainer, options.quiet) as bar:
+            trainer.run(bar, tqdm.write if not options.quiet else print)
+        if trainer.stopped:
+            print(f"saved at step {state.step}; go on with: minunet train --resume {where}")
+            return 130
+        _finish(trainer, where, options.quiet)
+    return 0
+
+
+def _announce(trainer: Trainer, where: Path) -> None:
+    config, model = trainer.config, trainer.model
+    size = sum(p.data.size for p in model.parameters())
+    budget = f"{trainer.total} steps" if trainer.total is not None else f"{config.minutes:g} minutes"
+    print(f"network: {config.model}, width {config.width}, {size:,} parameters; budget: {budget}; output: {where}")
+    compiled = getattr(backends.get(), "compiled", None)
+    if compiled is not None and not compiled():
+        print("first run on this machine: the kernels are being compiled, about a minute; later runs start at once")
+    sys.stdout.flush()
+
+
+def _bar(trainer: Trainer, quiet: bool) -> tqdm:
+    if trainer.total is not None:
+        return tqdm(total=trainer.total, initial=trainer.state.step, unit="step", disable=quiet, dynamic_ncols=True)
+    layout = "{percentage:3.0f}%|{bar}| {elapsed} of {total:.0f} s, {remaining} left, {postfix}"
+    done = min(trainer.state.seconds, 60 * trainer.config.minutes)
+    return tqdm(total=60 * trainer.config.minutes, initial=done, bar_format=layout, disable=quiet, dynamic_ncols=True)
+
+
+def _finish(trainer: Trainer, where: Path, quiet: bool) -> None:
+    """Score the held-out sections with everything, write the results, print the summary."""
+    begin = time.monotonic()
+    show: Callable = lambda rows: tqdm(rows, "scoring held-out sections", leave=False, disable=quiet)  # noqa: E731
+    p = trainer.predict_held_out(trainer.config.average, show)
+    truth = trainer.data.labels[trainer.held_out]
+    scores = metrics.isbi_scores(truth, p)
+    wrong = scores["pixel_disagreement"].value
+    state = trainer.state
+    last = state.log[-1] if state.log else {}
+    if last.get("step") != state.step or "held_out_v_rand" not in last:
+        state.validations += 1
+        trainer.add_row(held_out_v_rand=scores["v_rand"].value, held_out_wrong_pixels=wrong)
+        run_folder.save(where, trainer)
+    run_folder.write_results(where, trainer, p, scores, numba.get_num_threads())
+    print(run_folder.summary(trainer, scores, trainer.data), end="")
+    print(f"scored in {time.monotonic() - begin:.1f} s; see {where}{os.sep}: summary.txt, held_out.png, curve.png")
+    print(f"predict: minunet predict {where / run_folder.CHECKPOINT} IMAGE... --out DIR")

@@ -1,0 +1,75 @@
+"""Training batches: batch k is a function of (seed, k), made ahead of time by a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from minunet.data import Augment, instances_from_labels, sample_tile, weight_map
+from minunet.training.config import WEIGHTS, Config
+
+
+class Batch(NamedTuple):
+    x: np.ndarray  # float32 (N, H, W, 1)
+    y: np.ndarray  # int32 (N, OH, OW), class indices, 255 = does not count
+    w: np.ndarray | None  # float32 (N, OH, OW)
+
+
+class Sampler:
+    """Tiles of `images` (S, H, W), normalised, and `labels` (S, H, W). No state: resuming at step k needs only k."""
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        config: Config,
+        in_size: tuple[int, int],
+        out_size: tuple[int, int],
+    ):
+        self.images, self.labels, self.config = images, labels, config
+        self.in_size, self.out_size = in_size, out_size
+        names = ("elastic", "brightness", "contrast", "gamma", "noise")
+        self.augment = Augment(
+            flips=bool(config.flips), rotations=bool(config.rotations), **{n: getattr(config, n) for n in names}
+        )
+        self.kind = WEIGHTS[config.weights]
+        if self.kind is None:
+            return
+        self.instances = [instances_from_labels(s) for s in labels]
+        if config.elastic == 0:  # labels stay in shape, so that one map a section serves every tile
+            options = {"w0": config.w0, "sigma": config.sigma, "class_weights": self.kind}
+            self.maps = [weight_map(s, **options) for s in self.instances]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step."""
+        rng = np.random.default_rng([self.config.seed, step])
+        tiles = [self._tile(rng) for _ in range(self.config.batch)]
+        x, y, w = zip(*tiles)
+        return Batch(np.stack(x), np.stack(y).astype(np.int32), None if self.kind is None else np.stack(w))
+
+    def _tile(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        s = int(rng.integers(len(self.images)))
+        weighting = {}
+        if self.kind is not None and self.config.elastic == 0:
+            weighting = {"weights": self.maps[s]}
+        elif self.kind is not None:
+            weighting = {"weights": self.kind, "instances": self.instances[s]}
+            weighting |= {"w0": self.config.w0, "sigma": self.config.sigma}
+        sizes = (self.in_size, self.out_size)
+        return sample_tile(rng, self.images[s], self.labels[s], *sizes, self.augment, **weighting)
+
+    def batches(self, first: int, ahead: int = 3) -> Iterator[Batch]:
+        """Batches of steps first, first + 1, ... without end; `ahead` of them wait ready."""
+        with ThreadPoolExecutor(1, thread_name_prefix="minunet-tiles") as pool:
+            waiting = [pool.submit(self.batch, first + k) for k in range(ahead)]
+            step = first + ahead
+            try:
+                while True:
+                    yield waiting.pop(0).result()
+                    waiting.append(pool.submit(self.batch, step))
+                    step += 1
+            finally:
+                pool.shutdown(cancel_futures=True)

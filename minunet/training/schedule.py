@@ -1,0 +1,33 @@
+"""How far a run is, and what learning rate belongs there."""
+
+from __future__ import annotations
+
+from math import ceil, cos, pi
+
+from minunet.training.config import Config
+
+
+def learning_rate(config: Config, progress: float) -> float:
+    """lr min(progress / warmup, 1) times the cosine (1 + cos(pi s)) / 2, s = how far between warm-up and end
+
+    progress : share of the budget used, 0 .. 1. "constant" leaves the cosine out. (Loshchilov & Hutter 2017, eq. 5,
+    one cycle down to 0.)
+    """
+    rise = min(progress / config.warmup, 1.0) if config.warmup > 0 else 1.0
+    if config.schedule == "constant":
+        return config.lr * rise
+    s = min(max((progress - config.warmup) / (1 - config.warmup), 0.0), 1.0)
+    return config.lr * rise * (1 + cos(pi * s)) / 2
+
+
+def total_steps(config: Config, pixels: int, tile_pixels: int) -> int | None:
+    """Steps that the budget means; None where it is in minutes.
+
+    pixels : of all training sections      tile_pixels : that one tile predicts
+    An epoch is as many tiles as cover the training sections' pixels once.
+    """
+    if config.steps is not None:
+        return config.steps
+    if config.epochs is not None:
+        return max(1, ceil(config.epochs * pixels / (tile_pixels * config.batch)))
+    return None
