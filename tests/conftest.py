@@ -9,8 +9,8 @@ from pathlib import Path
 # other: a reference convolution takes 0.28 s instead of 1.3 ms. NumPy reads this when it is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
 
 @pytest.fixture
