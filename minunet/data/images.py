@@ -218,6 +218,9 @@ def _read_tiff_pillow(path: str | os.PathLike[str], pages: int) -> np.ndarray:
 @contextmanager
 def _silent_libtiff() -> Iterator[None]:
     """Keep libtiff's remarks off the terminal: its C code writes to file 2, so file 2 is put aside."""
+    if sys.stderr is None:  # a program without a terminal
+        yield
+        return
     with warnings.catch_warnings(), open(os.devnull, "wb") as nowhere:
         warnings.simplefilter("ignore")
         sys.stderr.flush()
