@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -135,3 +138,9 @@ def test_refusals():
     ):
         with pytest.raises(UserError):
             call()
+
+
+@pytest.mark.parametrize("name", ["tiles", "weights", "isbi"])
+def test_the_examples_in_the_docstrings(name):
+    result = doctest.testmod(importlib.import_module(f"minunet.data.{name}"))
+    assert result.attempted >= 1 and result.failed == 0
