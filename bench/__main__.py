@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         raise UserError(f"--cases {unknown[0]}: is not known; there are: {'; '.join(unet.CASES)}")
     results = {"machine": report.machine(), "versions": _versions(), "unet": unet.bench(names, args.rounds)}
-    print(report.table(results))
+    print(report.speed(results))
     if args.out is not None:
         folder = Path(args.out)
         folder.mkdir(parents=True, exist_ok=True)
