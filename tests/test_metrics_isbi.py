@@ -206,6 +206,22 @@ def test_binary_maps_use_threshold_zero_and_ties_go_to_the_first():
     assert {v.threshold for k, v in s.items() if k != "pixel_disagreement"} == {0.4}
 
 
+def test_the_sweep_is_the_best_of_its_thresholds():
+    """Each threshold on its own, as a binary map; slices whose values leave gaps between thresholds share work."""
+    truth = voronoi(4)
+    p = noisy(truth, 4)
+    p[1] = np.select([p[1] > 0.7, p[1] > 0.5], [0.95, 0.45], 0.05)
+    p[2] = p[2] * np.float32(0.25)
+    s = metrics.isbi_scores(truth, p, warping=False)
+    each = [metrics.isbi_scores(truth, p > np.float64(t), warping=False) for t in metrics.thresholds()]
+    for name, best in (("v_rand", max), ("v_info", max), ("rand_error", min), ("pixel_error", min)):
+        values = [e[name].value for e in each]
+        assert s[name].value == best(values)
+        assert s[name].threshold == metrics.thresholds()[values.index(best(values))]
+        chosen = each[values.index(best(values))][name]
+        assert (s[name].split, s[name].merge) == (chosen.split, chosen.merge)
+
+
 def test_each_score_picks_its_own_threshold():
     truth = voronoi(3)
     s = metrics.isbi_scores(truth, noisy(truth, 3))

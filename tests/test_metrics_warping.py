@@ -244,3 +244,22 @@ def test_window_decides_what_counts_as_a_split(side, kind):
     cut[1, side // 2] = False  # the bottom is row side - 2
     kinds = warp(ring, cut, 0.0).kinds
     assert kinds[1, side // 2] == kind and (kinds > 0).sum() == 1
+
+
+def test_window_is_the_whole_slice_where_a_side_is_short():
+    ring = np.zeros((12, 90), bool)
+    ring[1:-1, 1:-1] = True
+    ring[2:-2, 2:-2] = False
+    cut = ring.copy()
+    cut[6, 1] = False
+    assert warp(ring, cut, 0.0).kinds[6, 1] == OTHER  # joined at the other end, 87 columns away
+    assert warp(ring.T, cut.T, 0.0).kinds[1, 6] == OTHER
+    assert warp(np.pad(ring, 9), np.pad(cut, 9), 0.0).kinds[15, 10] == SPLIT  # 30 rows: out of sight
+
+
+def test_ties_are_judged_in_single_precision():
+    """With t = 0.3 both 0.0 and a float32 0.6 are 0.3 away in single precision, so the first column goes first."""
+    truth = np.array([[True, True, False]])
+    labels, kinds = warp(truth, np.array([[1.0, 0.0, 0.6]], np.float32), 0.30000000000000004)
+    assert labels.tolist() == [[True, False, False]]  # the other order would give [True, True, True]
+    assert kinds.tolist() == [[0, 0, OTHER]]
