@@ -150,7 +150,7 @@ def test_dy_may_be_a_list_a_tensor_or_a_view():
 def test_a_second_backward_names_the_operation_and_the_remedy():
     y = square(leaf(2))
     y.backward(np.ones(2))
-    with pytest.raises(RuntimeError, match="square.*already used.*run forward again"):
+    with pytest.raises(RuntimeError, match=r"square.*already used.*run forward again"):
         y.backward(np.ones(2))
 
 
@@ -158,7 +158,7 @@ def test_a_second_root_over_a_used_part_is_refused():
     h = square(leaf(2))
     a, b = ops.scale(h, 2.0), ops.scale(h, 3.0)
     a.backward(np.ones(2))
-    with pytest.raises(RuntimeError, match="square.*already used"):
+    with pytest.raises(RuntimeError, match=r"square.*already used"):
         b.backward(np.ones(2))
 
 

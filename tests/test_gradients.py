@@ -1,0 +1,259 @@
+"""Every operation, every option: gradients against finite differences, and exact adjoint identities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from minunet import backends, ops
+from minunet.gradcheck import gradcheck
+from minunet.tensor import Tensor
+
+Rng = np.random.Generator
+
+
+@pytest.fixture(autouse=True, params=("reference", "cpu"))
+def backend(request):
+    """Every test here runs on both backends."""
+    if request.param not in backends.available():
+        pytest.skip(f"backend {request.param!r} is not available here")
+    with backends.use_backend(request.param):
+        yield request.param
+
+
+def normal(*shape: int) -> Callable[[Rng], np.ndarray]:
+    return lambda rng: rng.normal(size=shape)
+
+
+def off_zero(*shape: int) -> Callable[[Rng], np.ndarray]:
+    """Both signs, at least 0.1 away from a kink at 0."""
+    return lambda rng: rng.choice((-1.0, 1.0), shape) * rng.uniform(0.1, 2, shape)
+
+
+def distinct(*shape: int) -> Callable[[Rng], np.ndarray]:
+    """Values 1/16 apart, so that the place of a maximum does not move with a small step."""
+    size = int(np.prod(shape))
+    return lambda rng: ((rng.permutation(size) - size / 2 + 0.3) / 16).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operation of float64 arrays. `linear`: groups of inputs in which y is linear (or homogeneous, as ReLU is):
+    sum(dy y) = sum of sum(dx x) over the group."""
+
+    f: Callable[..., Tensor]
+    inputs: tuple[Callable[[Rng], np.ndarray], ...]
+    linear: tuple[tuple[int, ...], ...] = ()
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(label: str, f: Callable[..., Tensor], *inputs, linear: tuple[tuple[int, ...], ...] = ()) -> None:
+    assert label not in CASES, label
+    CASES[label] = Case(f, inputs, linear)
+
+
+# --- conv2d and its transpose: (label, x, w, options)
+for label, x, w, options in (
+    ("plain", (2, 6, 5, 3), (4, 3, 3, 3), {}),
+    ("one pixel", (1, 1, 1, 1), (1, 1, 1, 1), {}),
+    ("one channel, 2x4 kernel", (1, 5, 9, 1), (2, 2, 4, 1), {}),
+    ("same", (2, 5, 6, 2), (3, 3, 3, 2), {"padding": "same"}),
+    ("same, even kernel, stride 2", (1, 7, 6, 2), (3, 4, 2, 2), {"padding": "same", "stride": 2}),
+    ("full", (1, 4, 6, 3), (2, 3, 2, 3), {"padding": "full"}),
+    ("full, dilated", (1, 3, 4, 1), (2, 3, 2, 1), {"padding": "full", "dilation": (2, 3)}),
+    ("one number", (1, 5, 4, 2), (2, 3, 3, 2), {"padding": 2}),
+    ("pair, stride pair", (2, 7, 9, 2), (3, 3, 5, 2), {"padding": (1, 2), "stride": (2, 3)}),
+    ("asymmetric", (1, 5, 4, 2), (2, 3, 3, 2), {"padding": (2, 0, 1, 3)}),
+    ("dilation", (1, 9, 8, 2), (2, 3, 3, 2), {"dilation": (2, 3), "padding": 1}),
+    ("stride, rows left over", (1, 8, 10, 2), (2, 3, 3, 2), {"stride": 3}),
+    ("9 channels, 17 filters", (1, 6, 7, 9), (17, 3, 3, 9), {"padding": "same"}),
+    ("1x1", (2, 3, 5, 7), (5, 1, 1, 7), {}),
+):
+    conv = lambda x, w, b=None, options=options: ops.conv2d(x, w, b, **options)  # noqa: E731
+    case(f"conv2d {label}", conv, normal(*x), normal(*w), linear=((0,), (1,)))
+    case(f"conv2d {label}, bias", conv, normal(*x), normal(*w), normal(w[0]), linear=((0, 2), (1, 2)))
+
+for label, x, w, options in (
+    ("2x2 stride 2", (2, 3, 4, 3), (3, 2, 2, 2), {"stride": 2}),
+    ("one pixel", (1, 1, 1, 2), (2, 2, 3, 1), {"stride": 2}),
+    ("3x3 stride 2, output padding", (1, 3, 4, 2), (2, 3, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1}),
+    ("output padding of rows", (1, 3, 4, 2), (2, 3, 3, 1), {"stride": (2, 3), "output_padding": (1, 0)}),
+    ("4x4 stride 2 padding 1", (2, 3, 2, 2), (2, 4, 4, 3), {"stride": 2, "padding": 1}),
+    ("same", (1, 3, 5, 2), (2, 3, 3, 2), {"padding": "same"}),
+    ("same, stride 2", (1, 3, 5, 2), (2, 4, 3, 2), {"padding": "same", "stride": 2}),
+    ("full", (1, 6, 5, 2), (2, 3, 2, 3), {"padding": "full"}),
+    ("asymmetric", (1, 4, 5, 2), (2, 3, 4, 2), {"padding": (0, 2, 1, 0), "stride": (1, 2)}),
+    ("kernel smaller than stride", (1, 3, 2, 2), (2, 1, 2, 3), {"stride": 3}),
+    ("16 times bilinear", (1, 2, 1, 2), (2, 16, 16, 2), {"stride": 8}),
+):
+    up = lambda x, w, b=None, options=options: ops.conv_transpose2d(x, w, b, **options)  # noqa: E731
+    case(f"conv_transpose2d {label}", up, normal(*x), normal(*w), linear=((0,), (1,)))
+    case(f"conv_transpose2d {label}, bias", up, normal(*x), normal(*w), normal(w[3]), linear=((0, 2), (1, 2)))
+
+for name in ops.ACTIVATIONS:
+    case(f"conv2d {name}", lambda x, w, b, name=name: ops.conv2d(x, w, b, activation=name),
+         normal(1, 6, 5, 2), normal(3, 3, 3, 2), normal(3))  # fmt: skip
+    case(f"conv_transpose2d {name}", lambda x, w, b, name=name: ops.conv_transpose2d(x, w, b, 2, activation=name),
+         normal(1, 3, 4, 2), normal(2, 2, 2, 3), normal(3))  # fmt: skip
+
+# --- pooling: (label, x, options)
+for label, x, options in (
+    ("2x2", (2, 6, 8, 3), {}),
+    ("odd size", (1, 7, 5, 2), {}),
+    ("odd size, ceil", (1, 7, 5, 2), {"ceil_mode": True}),
+    ("3x3 stride 2 padding 1", (2, 7, 6, 2), {"kernel": 3, "stride": 2, "padding": 1}),
+    ("3x3 stride 2 padding 1, ceil", (1, 6, 8, 2), {"kernel": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ("overlapping, stride 1", (1, 5, 6, 3), {"kernel": 3, "stride": 1, "padding": 1}),
+    ("rectangular", (1, 9, 8, 2), {"kernel": (3, 2), "stride": (2, 3), "padding": (1, 0)}),
+    ("gaps", (1, 9, 10, 1), {"kernel": 2, "stride": (3, 4)}),
+    ("one pixel", (1, 1, 1, 1), {"kernel": 1}),
+):
+    case(f"max_pool2d {label}", lambda x, options=options: ops.max_pool2d(x, **options), distinct(*x), linear=((0,),))
+
+UNIQUE = np.array([0, 7, 34, 3, 20, 11], np.int32).reshape(1, 2, 3, 1)
+SHARED = np.array([5, 5, 5, 0, 34, 0], np.int32).reshape(1, 2, 3, 1)
+for label, indices in (("", UNIQUE), (", indices that meet", SHARED)):
+    unpool = lambda x, indices=indices: ops.max_unpool2d(x, indices, (5, 7))  # noqa: E731
+    case(f"max_unpool2d{label}", unpool, normal(1, 2, 3, 1), linear=((0,),))
+for shape in ((2, 3, 5, 4), (3, 1, 1, 2)):
+    case(f"global_avg_pool {shape}", ops.global_avg_pool, normal(*shape), linear=((0,),))
+
+# --- resampling, joining, padding
+for mode in ({"mode": "nearest"}, {"mode": "bilinear"}, {"mode": "bilinear", "align_corners": True}):
+    for x, to in (
+        ((2, 3, 5, 2), {"scale": 2}),
+        ((1, 2, 3, 1), {"scale": (3, 1)}),
+        ((1, 5, 4, 2), {"size": (13, 9)}),
+        ((1, 7, 6, 2), {"size": (3, 1)}),
+        ((2, 1, 1, 3), {"size": (4, 5)}),
+    ):
+        resize = lambda x, options=mode | to: ops.upsample(x, **options)  # noqa: E731
+        case(f"upsample {mode} {x} {to}", resize, normal(*x), linear=((0,),))
+
+case("crop_concat", ops.crop_concat, normal(2, 3, 4, 2), normal(2, 6, 7, 3), linear=((0, 1),))
+case("crop_concat, nothing to crop", ops.crop_concat, normal(1, 2, 1, 1), normal(1, 2, 1, 2), linear=((0, 1),))
+case("concat of three", lambda a, b, c: ops.concat([a, b, c]),
+     normal(2, 3, 2, 1), normal(2, 3, 2, 3), normal(2, 3, 2, 2), linear=((0, 1, 2),))  # fmt: skip
+case("concat with itself", lambda a: ops.concat([a, a]), normal(1, 2, 3, 2), linear=((0,),))
+for padding in (2, (1, 3), (0, 2, 3, 1)):
+    zeros = lambda x, padding=padding: ops.pad(x, padding)  # noqa: E731
+    mirrored = lambda x, padding=padding: ops.pad(x, padding, "reflect")  # noqa: E731
+    case(f"pad {padding}", zeros, normal(2, 4, 5, 2), linear=((0,),))
+    case(f"pad {padding}, reflect", mirrored, normal(2, 4, 5, 2), linear=((0,),))
+case("pad with a value", lambda x: ops.pad(x, 1, value=-3.0), normal(1, 2, 1, 2))
+
+# --- normalisation
+MEAN, VAR = np.array([0.3, -1.0, 0.5]), np.array([0.5, 2.0, 1e-3])
+for training in (True, False):
+    for activation in (None, "relu"):
+        for eps in (1e-5, 1e-3):
+            bn = lambda x, g, b, t=training, a=activation, e=eps: ops.batch_norm(  # noqa: E731
+                x, g, b, MEAN.copy(), VAR.copy(), training=t, eps=e, activation=a
+            )
+            case(f"batch_norm training={training} {activation} eps={eps}", bn,
+                 normal(3, 4, 5, 3), off_zero(3), normal(3), linear=() if activation else ((1, 2),))  # fmt: skip
+
+# --- pointwise
+SHAPE = (2, 3, 5, 3)
+case("relu", ops.relu, off_zero(*SHAPE), linear=((0,),))
+case("leaky_relu", ops.leaky_relu, off_zero(*SHAPE), linear=((0,),))
+case("leaky_relu 0.3", lambda x: ops.leaky_relu(x, 0.3), off_zero(*SHAPE), linear=((0,),))
+case("elu", ops.elu, off_zero(*SHAPE))
+case("elu 0.4", lambda x: ops.elu(x, 0.4), off_zero(*SHAPE))
+case("sigmoid", ops.sigmoid, normal(*SHAPE))
+case("prelu", ops.prelu, off_zero(*SHAPE), normal(3), linear=((0,),))
+case("prelu, one channel", ops.prelu, off_zero(1, 4, 3, 1), normal(1), linear=((0,),))
+for rate, seed in ((0.0, 3), (0.5, 0), (0.9, 2**64 - 1)):
+    drop = lambda x, rate=rate, seed=seed: ops.dropout(x, rate, seed)  # noqa: E731
+    case(f"dropout {rate} {seed}", drop, normal(*SHAPE), linear=((0,),))
+case("add", ops.add, normal(*SHAPE), normal(*SHAPE), linear=((0, 1),))
+case("add 0.5, -2", lambda a, b: ops.add(a, b, 0.5, -2.0), normal(*SHAPE), normal(*SHAPE), linear=((0, 1),))
+case("add to itself", lambda a: ops.add(a, a, 1.0, 3.0), normal(*SHAPE), linear=((0,),))
+case("scale", lambda a: ops.scale(a, -0.7), normal(*SHAPE), linear=((0,),))
+
+# --- losses
+case("softmax", ops.softmax, normal(2, 3, 4, 5))
+case("softmax, two axes", ops.softmax, normal(4, 3))
+case("softmax, one class", ops.softmax, normal(1, 2, 2, 1))
+TARGET = np.random.default_rng(5).integers(0, 4, (2, 3, 5))
+SOME = np.where(np.random.default_rng(6).random(TARGET.shape) < 0.3, 255, TARGET).astype(np.uint8)
+WEIGHT_MAP = np.random.default_rng(7).uniform(0, 5, TARGET.shape)
+CLASS_WEIGHT = np.array([0.2, 1.0, 3.0, 0.0])
+for reduction in ("mean", "sum", "weighted"):
+    for label, target, options in (
+        ("plain", TARGET, {}),
+        ("ignored pixels", SOME, {}),
+        ("class 0 ignored", TARGET, {"ignore_index": 0}),
+        ("weight map", TARGET, {"weight_map": WEIGHT_MAP}),
+        ("class weights", TARGET, {"class_weight": CLASS_WEIGHT}),
+        ("all", SOME, {"weight_map": WEIGHT_MAP, "class_weight": CLASS_WEIGHT}),
+        ("nothing counts", np.full_like(TARGET, 255), {}),
+    ):
+        loss = lambda x, t=target, r=reduction, o=options: ops.softmax_cross_entropy(x, t, reduction=r, **o)  # noqa: E731
+        case(f"cross-entropy {reduction}, {label}", loss, normal(2, 3, 5, 4))
+
+
+def arrays(label: str) -> list[np.ndarray]:
+    rng = np.random.default_rng(11)
+    return [make(rng) for make in CASES[label].inputs]
+
+
+@pytest.mark.parametrize("label", CASES)
+def test_finite_differences(label):
+    inputs = arrays(label)
+    before = [a.copy() for a in inputs]
+    worst = gradcheck(CASES[label].f, inputs)
+    assert np.isfinite(worst)
+    assert worst <= 1
+    assert all(np.array_equal(a, b) for a, b in zip(inputs, before))
+
+
+@pytest.mark.parametrize("label", [label for label in CASES if CASES[label].linear])
+def test_adjoint_identity(label):
+    """sum(dy f(x)) = sum(backward(dy) x), exactly: to 1e-12 of norm(dy) norm(y). The others stand still."""
+    for group in CASES[label].linear:
+        values = arrays(label)
+        tensors = [Tensor(a.copy(), requires_grad=k in group) for k, a in enumerate(values)]
+        y = CASES[label].f(*tensors)
+        dy = np.random.default_rng(12).normal(size=y.shape)
+        kept = dy.copy()
+        y.backward(dy)
+        left = np.sum(dy * y.numpy())
+        right = sum(np.sum(tensors[k].grad * values[k]) for k in group)
+        error, bound = abs(left - right), 1e-12 * np.linalg.norm(dy) * np.linalg.norm(y.numpy())
+        assert np.isfinite(error)
+        assert error <= bound, f"inputs {group}: {left} against {right}"
+        assert np.array_equal(dy, kept)
+        assert all(np.array_equal(t.data, a) for t, a in zip(tensors, values))
+        assert all(t.grad is None for k, t in enumerate(tensors) if k not in group)
+
+
+@pytest.mark.parametrize("label", ["conv2d plain", "max_pool2d 2x2", "batch_norm training=True None eps=1e-05", "add"])
+def test_non_contiguous_inputs_give_the_same_result(label):
+    """Views with axes swapped: values and gradients are those of a contiguous copy."""
+    f, results = CASES[label].f, []
+    for view in (False, True):
+        values = arrays(label)
+        if view:
+            values = [np.asfortranarray(a) for a in values]
+            assert any(not a.flags.c_contiguous for a in values)
+        tensors = [Tensor(a, requires_grad=True) for a in values]
+        y = f(*tensors)
+        dy = np.random.default_rng(1).normal(size=y.shape)
+        y.backward(np.asfortranarray(dy) if view else dy)
+        results.append([y.numpy(), *(t.grad for t in tensors)])
+    for a, b in zip(*results):
+        assert np.array_equal(a, b)
+
+
+def test_every_operation_is_here():
+    """A new operation of `minunet.ops` must come with its gradient test."""
+    functions = {name for name in ops.__all__ if callable(getattr(ops, name)) and name.islower()}
+    tested = {name for name in functions if any(label.startswith(name) for label in CASES)}
+    assert functions - tested == {"softmax_cross_entropy"}  # listed as cross-entropy
+    assert any(label.startswith("cross-entropy") for label in CASES)
