@@ -132,6 +132,7 @@ def call(name: str, *inputs: Any, out: tuple[Any, ...] | None = None, **options:
     if kernel is None:
         have = [other for other in available() if name in _module(other).kernels]
         raise NotImplementedError(f"backend {backend.name!r} has no kernel {name!r}; {', '.join(have) or 'nobody'} has")
+    inputs += (None,) * (len(row.inputs) - len(inputs))  # missing optional arrays at the end
     specs = _check(row, inputs, backend)
     work = row.rule(*specs, **options)
     if out is None:
@@ -181,7 +182,6 @@ def _check(row: Row, inputs: tuple[Any, ...], backend: ModuleType) -> list[Spec 
         if not array.flags.c_contiguous:
             raise ValueError(f"{row.name}: {name} is not C-contiguous; pass a contiguous copy")
         specs.append(Spec(array.shape, dtype))
-    specs.extend([None] * (len(row.inputs) - len(inputs)))
     return specs
 
 
