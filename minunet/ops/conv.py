@@ -123,7 +123,10 @@ def resolve_padding(
         return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
     if isinstance(padding, str):
         raise ValueError(f'padding {padding!r} is unknown; it is "valid", "same", "full", p, (ph, pw) or four numbers')
-    return four(padding, "padding")
+    numbers = four(padding, "padding")
+    if min(numbers) < 0:
+        raise ValueError(f"padding is {padding!r}; it must not be negative")
+    return numbers
 
 
 def _four_axes(x: Tensor, w: Tensor) -> None:

@@ -38,12 +38,13 @@ def batch_norm(
             raise ValueError(f"batch_norm: the running {name} has shape {running.shape}; x has {x.shape[-1]} channels")
     if training:
         mean, var = call("channel_moments", x.data)
-        n = prod(x.shape[:-1])
-        running_mean += momentum * (mean - running_mean)
-        running_var += momentum * (var * (n / max(n - 1, 1)) - running_var)
     else:
         mean, var = running_mean.copy(), running_var.copy()  # a later training step must not change this backward
     y = call("batch_norm", x.data, mean, var, gamma.data, beta.data, eps=float(eps), activation=activation)
+    if training:  # last, so that what the kernel refused leaves no trace
+        n = prod(x.shape[:-1])
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * (n / max(n - 1, 1)) - running_var)
     xa, ga, ya = x.data, gamma.data, y if activation else None
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, Any, Any]:
