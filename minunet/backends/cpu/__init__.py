@@ -1,0 +1,41 @@
+"""The fast CPU backend: Numba loops and BLAS on NumPy arrays, float32 and float64.
+
+Kernels are found by row name in the module of the row's stem. Compiled code is kept on disk by Numba (next to these
+files, or in the user's cache folder), so only the first use of a kernel on a machine waits for the compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from minunet.backends.cpu import conv, join, loss, norm, optim, pointwise, pool, resample
+from minunet.backends.cpu.memory import empty
+from minunet.contract import ROWS
+
+__all__ = ["STEMS", "Array", "asarray", "empty", "kernels", "name", "numpy"]
+
+name = "cpu"
+Array = np.ndarray
+STEMS = {
+    "conv": conv,
+    "pool": pool,
+    "resample": resample,
+    "join": join,
+    "norm": norm,
+    "loss": loss,
+    "pointwise": pointwise,
+    "optim": optim,
+}
+kernels: dict[str, Callable[..., None]] = {row.name: getattr(STEMS[row.stem], row.name) for row in ROWS.values()}
+
+
+def asarray(a) -> np.ndarray:
+    """`a` as a C-contiguous NumPy array of its own dtype."""
+    return np.ascontiguousarray(a)
+
+
+def numpy(a: np.ndarray) -> np.ndarray:
+    """The array itself: this backend works on NumPy's."""
+    return a
