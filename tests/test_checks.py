@@ -152,10 +152,10 @@ def test_a_variance_that_cancels_is_refused(wrong):
 
 
 def test_each_sum_of_the_loss_counts(wrong):
-    """A loss of 7 beside 4000 counted pixels: an error of the loss must not drown in the norm of all three."""
+    """An error of the loss, just above the tolerance, must not drown in the norm of all three sums."""
 
     def loss_off(sums, *_):
-        sums[0] *= 1 + 2e-5
+        sums[0] *= 1 + 6e-6
 
     row = ROWS["softmax_cross_entropy"]
     for label in ("64 channels", "two classes, class weights"):
