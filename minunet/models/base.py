@@ -39,5 +39,8 @@ class Network(Module):
         return (h - oh) // 2, (w - ow) // 2
 
     def __call__(self, *inputs: Any) -> Any:
-        self.output_size(*inputs[0].shape[1:3])
+        shape = inputs[0].shape
+        if len(shape) != 4:
+            raise ValueError(f"{type(self).__name__} takes images x[N,H,W,C]; got an array of shape {shape}")
+        self.output_size(*shape[1:3])
         return super().__call__(*inputs)

@@ -105,7 +105,7 @@ class Dropout(Module):
     def __init__(self, rate: float, seed: int):
         if not 0 <= rate < 1:
             raise ValueError(f"dropout rate {rate} must be at least 0 and less than 1")
-        self.rate, self.seed = rate, seed
+        self.rate, self.seed = rate, int(seed)  # a NumPy integer would overflow below
         self.calls: Any = np.zeros((1,), np.int64)
 
     def forward(self, x: Tensor) -> Tensor:

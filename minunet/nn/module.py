@@ -109,11 +109,11 @@ class Module:
             p.grad = None
 
     def astype(self, dtype: Any) -> Module:
-        """Convert every parameter and floating-point buffer to `dtype`. Returns self."""
+        """Convert every parameter and floating-point buffer to `dtype`, and forget gradients. Returns self."""
         for module in self.modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
-                    value.data = value.data.astype(dtype)
+                    value.data, value.grad = value.data.astype(dtype), None
                 elif name in module._buffers and value.dtype.kind == "f":
                     setattr(module, name, value.astype(dtype))
         return self

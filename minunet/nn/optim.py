@@ -49,7 +49,11 @@ class Optimizer:
         return out
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """The reverse of `state_dict`. Raises ValueError where a tensor is missing or has another shape."""
+        """The reverse of `state_dict`. Raises ValueError where a tensor is missing or has another shape; the optimiser
+        is then unchanged.
+        """
+        if "steps" not in state:
+            raise ValueError("optimiser state has no count of steps; it was not written by state_dict()")
         for s in self.slots:
             for k, a in enumerate(self.state[s]):
                 found = state.get(f"{s}.{k}")
