@@ -63,43 +63,50 @@ def _relax(pixels, order, stride, simple):
 
 
 @njit(cache=True, nogil=True)
-def _is_split(pixels, seen, stamp, queue, i0, stride, radius):
-    """Whether clearing cell pixel i0 separates its neighbours, looking no further than the window around it."""
-    step8 = (-stride - 1, -stride, -stride + 1, 1, stride + 1, stride, stride - 1, -1)
-    step4 = (-stride, 1, stride, -1)
-    wanted, start = 0, -1
-    for k in range(8):
-        if pixels[i0 + step8[k]] == 1:
+def _is_split(pixels, i0, stride, W, H, radius, window, queue):
+    """Whether clearing cell pixel i0 separates its neighbours, looking no further than the window around it.
+
+    The window is copied with a frame of background, so the search needs neither bounds checks nor a list of
+    visited pixels: it erases what it visits.
+    """
+    x0, y0 = i0 // stride, i0 % stride
+    xa, xb = max(1, x0 - radius), min(W, x0 + radius)
+    ya, yb = max(1, y0 - radius), min(H, y0 + radius)
+    side = yb - ya + 3
+    window[: (xb - xa + 3) * side] = 0
+    for x in range(xa, xb + 1):
+        for y in range(ya, yb + 1):
+            window[(x - xa + 1) * side + y - ya + 1] = pixels[x * stride + y]
+    centre = (x0 - xa + 1) * side + y0 - ya + 1
+    window[centre] = 0
+    wanted, start = 0, centre
+    for step in (-side - 1, -side, -side + 1, -1, 1, side - 1, side, side + 1):
+        if window[centre + step] == 1:
+            window[centre + step] = 2  # a neighbour to be met
             wanted += 1
-            start = i0 + step8[k]
-    seen[i0] = stamp  # cleared: the search may not pass through it
-    seen[start] = stamp
+            start = centre + step
+    window[start] = 0
+    wanted -= 1
     queue[0] = start
     head, tail = 0, 1
-    x0, y0 = i0 // stride, i0 % stride
-    while head < tail:  # breadth first: stops as soon as all neighbours are met, usually after a few pixels
+    while head < tail and wanted > 0:  # breadth first: all are met after a few pixels, or never
         i = queue[head]
         head += 1
-        if abs(i // stride - x0) <= 1 and abs(i % stride - y0) <= 1:
-            wanted -= 1
-            if wanted == 0:
-                return False
-        for k in range(4):
-            j = i + step4[k]
-            inside = abs(j // stride - x0) <= radius and abs(j % stride - y0) <= radius
-            if inside and pixels[j] == 1 and seen[j] != stamp:
-                seen[j] = stamp
-                queue[tail] = j
+        for step in (-side, -1, 1, side):
+            if window[i + step] != 0:
+                wanted -= window[i + step] - 1
+                window[i + step] = 0
+                queue[tail] = i + step
                 tail += 1
-    return True
+    return wanted > 0
 
 
 @njit(cache=True, nogil=True)
-def _classify(pixels, components, wrong, stride, radius, kinds):
+def _classify(pixels, components, wrong, stride, W, H, radius, kinds):
     """Kind of each pixel in `wrong`, from the ids of the cells in its 8-neighbourhood (components: -1 outside)."""
     step = (-stride - 1, -stride, -stride + 1, 1, stride + 1, stride, stride - 1, -1)
-    seen = np.zeros(pixels.size, np.int64)
-    queue = np.empty(pixels.size, np.int64)
+    size = (min(2 * radius + 1, W) + 2) * (min(2 * radius + 1, H) + 2)
+    window, queue = np.zeros(size, np.uint8), np.empty(size, np.int64)
     ids = np.empty(8, np.int64)
     for n in range(wrong.size):
         i = wrong[n]
@@ -115,7 +122,7 @@ def _classify(pixels, components, wrong, stride, radius, kinds):
         kinds[n] = OTHER
         if found >= 3:
             kinds[n] = SPLIT if pixels[i] == 1 else MERGE
-        elif found == 2 and pixels[i] == 1 and _is_split(pixels, seen, n + 1, queue, i, stride, radius):
+        elif found == 2 and pixels[i] == 1 and _is_split(pixels, i, stride, W, H, radius, window, queue):
             kinds[n] = SPLIT
 
 
@@ -144,7 +151,7 @@ def warp_plane(truth: np.ndarray, p: np.ndarray, t: float) -> Warped:
     # The reference takes the whole slice for its window where one side is shorter than the radius.
     radius = RADIUS if min(W, H) >= RADIUS else max(W, H)
     found = np.zeros(wrong.size, np.uint8)
-    _classify(pixels, components.reshape(-1), wrong, stride, radius, found)
+    _classify(pixels, components.reshape(-1), wrong, stride, W, H, radius, found)
     kinds = np.zeros((W, H), np.uint8)
     kinds[wrong // stride - 1, wrong % stride - 1] = found
     return Warped(labels, kinds)
