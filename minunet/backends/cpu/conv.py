@@ -1,6 +1,6 @@
 """Convolution on the CPU: which algorithm runs for which shape.
 
-- float32, 3x3, stride 1, enough channels: Winograd (`winograd.py`), unless `set_strict(True)`
+- float32, 3x3, stride 1, enough channels: Winograd (`winograd.py`, `winograd_grad_w.py`), unless `set_strict(True)`
 - everything else: sums of products over taps (`conv_direct.py`), sums of outer products for dw (`conv_grad_w.py`)
 
 All arrays are C-contiguous NHWC, of one dtype (float32 or float64); weights are w[O, KH, KW, C]. The caller has checked
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import get_num_threads
 
-from . import conv_direct, conv_grad_w
+from . import conv_direct, conv_grad_w, winograd, winograd_grad_w
 from .channel_sum import channel_sum
 
 __all__ = ["channel_sum", "conv2d", "conv2d_grad_w", "conv2d_grad_x", "set_strict"]
@@ -29,6 +29,20 @@ def set_strict(strict: bool) -> None:
     _strict = bool(strict)
 
 
+def _winograd_tile(read: np.ndarray, written: np.ndarray, w: np.ndarray, stride: Pair, dilation: Pair) -> int:
+    """Results a side of the Winograd tile that suits the call, 0 for the direct sum.
+
+    With few channels the transforms cost more than they save; so they do where tiles hang far out of a small image.
+    """
+    KH, KW, C = w.shape[1:]
+    if _strict or read.dtype != np.float32 or (KH, KW) != (3, 3) or stride != (1, 1) or dilation != (1, 1):
+        return 0
+    OH, OW = written.shape[1:3]
+    if min(C, w.shape[0]) < 8 or -(-OH // 4) * -(-OW // 4) * 36 * 1.5 > OH * OW * 9:
+        return 0
+    return 4
+
+
 def conv2d(
     y: np.ndarray, x: np.ndarray, w: np.ndarray, b: np.ndarray | None,
     stride: Pair, padding: Quad, dilation: Pair, activation: str,
@@ -38,7 +52,7 @@ def conv2d(
     y (N, OH, OW, O), x (N, H, W, C), w (O, KH, KW, C), b (O,) or None; x is 0 outside. padding is (top, bottom, left,
     right), of which bottom and right follow from the sizes; activation is "none" or "relu".
     """
-    conv_direct.tap_conv(y, x, w, b, stride, padding, dilation, activation, False, get_num_threads())
+    _apply(y, x, w, b, stride, padding, dilation, activation, False)
 
 
 def conv2d_grad_x(
@@ -50,9 +64,21 @@ def conv2d_grad_x(
     dx[n,h,w,c] = act(b[c] + sum of dy[n,i,j,o] * w[o,u,v,c] over all i,j,u,v,o that meet h = i*sh + u*dh - top and
     w = j*sw + v*dw - left). dx (N, H, W, C), dy (N, OH, OW, O).
     """
-    conv_direct.tap_conv(dx, dy, w, b, stride, padding, dilation, activation, True, get_num_threads())
+    _apply(dx, dy, w, b, stride, padding, dilation, activation, True)
+
+
+def _apply(y, x, w, b, stride, padding, dilation, activation, adjoint: bool) -> None:
+    threads = get_num_threads()
+    m = _winograd_tile(x, y, w, stride, dilation)
+    if m:
+        winograd.conv3x3(y, x, w, b, padding[0], padding[2], activation, adjoint, threads, m)
+    else:
+        conv_direct.tap_conv(y, x, w, b, stride, padding, dilation, activation, adjoint, threads)
 
 
 def conv2d_grad_w(dw: np.ndarray, x: np.ndarray, dy: np.ndarray, stride: Pair, padding: Quad, dilation: Pair) -> None:
     """dw[o,u,v,c] = sum over n,i,j of dy[n,i,j,o] * x[n, i*sh + u*dh - top, j*sw + v*dw - left, c]."""
-    conv_grad_w.grad_w(dw, x, dy, stride, padding, dilation, get_num_threads())
+    if _winograd_tile(x, dy, dw, stride, dilation):
+        winograd_grad_w.grad_w3x3(dw, x, dy, padding[0], padding[2], get_num_threads())
+    else:
+        conv_grad_w.grad_w(dw, x, dy, stride, padding, dilation, get_num_threads())

@@ -3,9 +3,9 @@
     dw[o, u, v, c] = sum over n, i, j of dy[n, i, j, o] * x[n, i * sh + u * dh - top, j * sw + v * dw - left, c]
 
 For each tap this is a matrix product whose inner dimension is the pixels: dy^T (O, pixels) @ x (pixels, C). Both
-operands are read in place; padding only clips the range of pixels. Vectors lie along c, or along o where C is small (then dw is
-built transposed). Pixels go in chunks that stay in L2; each chunk's sum is added to the total, which also keeps float32
-sums short. Work is split over pixels (S partial sums, added in order), taps and rows of the product.
+operands are read in place; padding only clips the range of pixels. Vectors lie along c, or along o where C is small
+(then dw is built transposed). Pixels go in chunks that stay in L2; each chunk's sum is added to the total, which also
+keeps float32 sums short. Work is split over pixels (S partial sums, added in order), taps and rows of the product.
 Limit: multiply units; for few channels the loads.
 """
 

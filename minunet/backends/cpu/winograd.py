@@ -1,0 +1,270 @@
+"""3x3 convolution of stride 1 by Winograd's minimal filtering, forward and adjoint in x, float32.
+
+    Y tile (m x m) = A^T [ sum over c of (G w_c G^T) * (B^T x_c B) ] A        m = 4: 36 products for 144, m = 6: 64 for 324
+
+One work item is a block of T tiles. Its inputs are transformed to V[xi, tile, c], multiplied for each of the (m + 2)^2
+frequencies xi by the transformed weights U[xi, c, o] to M[xi, tile, o], one panel of output channels at a time, and M is
+transformed back and written with bias and ReLU. T is chosen so that V and M stay in L2: what would be three passes over
+memory 2.25 times as large as the image becomes one pass over the image.
+Tiles that reach outside x are copied to a zero-filled patch; tiles that reach outside y are written through one.
+The adjoint is the same convolution with filters turned by 180 degrees, o and c exchanged, and padding 2 - p.
+Limit: multiply units at many channels; stores of the transforms (one vector in two cycles on Zen 4) at few.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import get_thread_id, njit, prange
+
+from . import memory
+from .conv_direct import transpose
+from .simd import MAX_ROWS, address, copy_bytes, lanes, zero_bytes
+from .simd_gemm import ACCUMULATE, RELU, matmul, part, split
+from .winograd_transforms import filter4, filter6, input4, input6, output_grad4, result4, result6
+
+_V_BYTES = 384 * 1024  # transformed inputs of a block
+_U_BYTES = 320 * 1024  # transformed weights computed on the fly
+INPUT4, INPUT6, OUTPUT_GRAD4 = 0, 1, 2  # kinds of transform_tiles
+
+
+class Tiling(NamedTuple):
+    """Geometry of one call, and where its arrays are (byte addresses); x is what is read, y what is written."""
+
+    m: int  # results a tile, 4 or 6, for m + 2 inputs
+    L: int  # float32 lanes of a vector
+    x: int
+    N: int
+    H: int
+    W: int
+    C: int
+    y: int
+    OH: int
+    OW: int
+    O: int
+    top: int
+    left: int
+    w: int
+    bias: int  # address, or 0 for none
+    flags: int
+    adjoint: bool
+    TH: int  # tiles of an image
+    TW: int
+    blocks: int  # work items: blocks of tiles times groups of output panels
+    groups: int
+    v_xi: int  # byte strides of V[xi, tile, c]
+    v_row: int
+    u: int  # transformed weights, with byte strides of a panel and of xi
+    u_panel: int
+    u_xi: int
+    chunk: int  # inner channels for which U is computed on the fly, 0: U is computed beforehand
+    scratch: int  # a thread's work space: V, M, patch, U
+    per_thread: int
+    product_at: int
+    patch_at: int
+    u_at: int
+    zero: int  # address of an int64 0
+
+
+@njit(cache=True)
+def load_patch(x, H, W, C, h, w, a, patch):
+    """patch[r, s, :] = x[h + r, w + s, :] for r, s < a, zero outside the image; float32."""
+    c0, c1 = min(max(0, -w), a), max(min(a, W - w), 0)
+    for r in range(a):
+        row = patch + r * a * C * 4
+        if 0 <= h + r < H and c0 < c1:
+            zero_bytes(row, c0 * C * 4)
+            copy_bytes(row + c0 * C * 4, x + ((h + r) * W + w + c0) * C * 4, (c1 - c0) * C * 4)
+            zero_bytes(row + c1 * C * 4, (a - c1) * C * 4)
+        else:
+            zero_bytes(row, a * C * 4)
+
+
+@njit(cache=True)
+def transform_tiles(t, kind, L, x, H, W, C, TH, TW, m, top, left, tile0, tile1, c0, c1, v, v_xi, v_row, patch):
+    """V[xi, tile - tile0, c - c0] for channels c0 .. c1 - 1 of tiles m apart; kind: which transform, its inputs a side."""
+    a = 4 if kind == OUTPUT_GRAD4 else m + 2
+    whole = (c1 - c0) // L
+    for tile in range(tile0, tile1):
+        n, ij = tile // (TH * TW), tile % (TH * TW)
+        h, w = ij // TW * m - top, ij % TW * m - left
+        image = x + n * H * W * C * 4
+        src, row = image + (h * W + w) * C * 4, W * C * 4
+        if h < 0 or w < 0 or h + a > H or w + a > W:
+            load_patch(image, H, W, C, h, w, a, patch)
+            src, row = patch, a * C * 4
+        to = v + (tile - tile0) * v_row
+        for first, count, columns in ((0, whole, L), (whole, 1, c1 - c0 - whole * L)):
+            if columns:
+                tiles = (count, src + (c0 + first * L) * 4, L * 4, row, C * 4, to + first * L * 4, L * 4)
+                if kind == INPUT4:
+                    input4(t, tiles + (6 * v_xi, v_xi, columns, 0, 0))
+                elif kind == INPUT6:
+                    input6(t, tiles + (8 * v_xi, v_xi, columns, 0, 0))
+                else:
+                    output_grad4(t, tiles + (6 * v_xi, v_xi, columns, 0, 0))
+
+
+@njit(cache=True)
+def transform_filters(t, g, panel, k0, k1, u, buffer):
+    """U[xi, k - k0, lane] = G w G^T for inner channels k0 .. k1 - 1 of one panel; k0 is a multiple of L.
+
+    Forward: k is c and the lanes are o: blocks of L x L weights are transposed on the way. Adjoint: k is o, lanes are c.
+    """
+    m, L = g.m, g.L
+    C = g.O if g.adjoint else g.C  # channels of w[o, 3, 3, c]
+    q0 = panel * 2 * L
+    nv = min(2, split(g.O - q0, L))
+    step = nv * L * 4
+    for q in range(q0, q0 + nv * L, L):
+        to = u + (q - q0) * 4
+        if g.adjoint:
+            filters = (k1 - k0, g.w + ((k0 * 9 + 8) * C + q) * 4, 9 * C * 4, -3 * C * 4, -C * 4, to, step)
+            if m == 4:
+                filter4(t, filters + (6 * g.u_xi, g.u_xi, g.O - q, 0, 0))
+            else:
+                filter6(t, filters + (8 * g.u_xi, g.u_xi, g.O - q, 0, 0))
+            continue
+        for c in range(k0, k1, L):
+            for tap in range(9):
+                src = g.w + ((q * 9 + tap) * C + c) * 4
+                transpose(t, (src, 9 * C * 4, buffer + tap * L * L * 4, L * 4, g.O - q, min(C - c, L)))
+            filters = (min(k1 - c, L), buffer, L * 4, 3 * L * L * 4, L * L * 4, to + (c - k0) * step, step)
+            if m == 4:
+                filter4(t, filters + (6 * g.u_xi, g.u_xi, L, 0, 0))
+            else:
+                filter6(t, filters + (8 * g.u_xi, g.u_xi, L, 0, 0))
+
+
+@njit(cache=True)
+def _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch):
+    """y of each tile from M[xi, tile, lane], for the output channels q0 .. q0 + width - 1 that exist."""
+    m, L = g.m, g.L
+    valid = min(width, g.O - q0)
+    whole = valid // L
+    row, col = g.OW * g.O * 4, g.O * 4
+    for tile in range(tile0, tile1):
+        n, ij = tile // (g.TH * g.TW), tile % (g.TH * g.TW)
+        i, j = ij // g.TW * m, ij % g.TW * m
+        to = g.y + (((n * g.OH + i) * g.OW + j) * g.O + q0) * 4
+        rows, cols = min(m, g.OH - i), min(m, g.OW - j)
+        inside = rows == m and cols == m
+        dst, dst_row, dst_col = (to, row, col) if inside else (patch, m * width * 4, width * 4)
+        src = product + (tile - tile0) * width * 4
+        for first, count, columns in ((0, whole, L), (whole, 1, valid - whole * L)):
+            if columns:
+                tiles = (count, src + first * L * 4, L * 4)
+                bias = g.bias + (q0 + first * L) * 4 if g.bias else 0
+                results = (dst + first * L * 4, L * 4, dst_row, dst_col, columns, bias, g.flags)
+                if m == 4:
+                    result4(t, tiles + (6 * p_xi, p_xi) + results)
+                else:
+                    result6(t, tiles + (8 * p_xi, p_xi) + results)
+        if not inside:
+            for r in range(rows):
+                for s in range(cols):
+                    copy_bytes(to + r * row + s * col, patch + (r * m + s) * width * 4, valid * 4)
+
+
+@njit(cache=True)
+def _block(t, g, item, v):
+    """One work item: a block of tiles, a group of output panels; v is this thread's work space."""
+    product, patch = v + g.product_at, v + g.patch_at
+    L, C, xis = g.L, g.C, (g.m + 2) * (g.m + 2)
+    total, panels = g.N * g.TH * g.TW, split(g.O, 2 * L)
+    block, group = item // g.groups, item % g.groups
+    tile0, tile1 = part(total, g.blocks, block), part(total, g.blocks, block + 1)
+    tiles = tile1 - tile0
+    parts = split(tiles, MAX_ROWS)
+    step = g.chunk if g.chunk else C
+    transform_tiles(
+        t, INPUT4 if g.m == 4 else INPUT6, L, g.x, g.H, g.W, C, g.TH, g.TW, g.m, g.top, g.left,
+        tile0, tile1, 0, C, v, g.v_xi, g.v_row, patch,
+    )  # fmt: skip
+    for p in range(part(panels, g.groups, group), part(panels, g.groups, group + 1)):
+        q0 = p * 2 * L
+        nv = min(2, split(g.O - q0, L))
+        width = nv * L
+        p_xi = (tiles * width + L) * 4  # a vector more than needed, or all xi would fall into the same cache sets
+        for k0 in range(0, C, step):
+            k1 = min(C, k0 + step)
+            u = g.u + p * g.u_panel
+            if g.chunk:
+                u = v + g.u_at
+                transform_filters(t, g, p, k0, k1, u, patch)
+            for xi in range(xis):
+                for q in range(parts):
+                    r, r1 = part(tiles, parts, q), part(tiles, parts, q + 1)
+                    a = (r1 - r, nv, v + xi * g.v_xi + r * g.v_row + k0 * 4, g.v_row, g.zero, 1, k1 - k0)
+                    at = product + xi * p_xi + r * width * 4
+                    matmul(t, a + (u + xi * g.u_xi, at, width * 4, width, 0, ACCUMULATE if k0 else 0))
+        _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch)
+
+
+@njit(parallel=True, cache=True)
+def _winograd(t, g):
+    panels, steps = split(g.O, 2 * g.L), split(g.C, 2 * g.L)
+    for item in prange(0 if g.chunk else panels * steps):
+        _filter_item(t, g, item // steps, item % steps * 2 * g.L, g.scratch + get_thread_id() * g.per_thread)
+    for item in prange(g.blocks * g.groups):
+        _block(t, g, item, g.scratch + get_thread_id() * g.per_thread)
+
+
+@njit(cache=True)
+def _filter_item(t, g, p, k0, buffer):
+    width = min(2, split(g.O - p * 2 * g.L, g.L)) * g.L
+    transform_filters(t, g, p, k0, min(g.C, k0 + 2 * g.L), g.u + p * g.u_panel + k0 * width * 4, buffer)
+
+
+def round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def padded_row(channels: int, L: int) -> int:
+    """Bytes of a row of `channels` float32: whole vectors, an odd number of them if many, against cache conflicts."""
+    vectors = -(-channels // L)
+    return (vectors + (vectors >= 8 and vectors % 2 == 0)) * L * 4
+
+
+def conv3x3(y, x, w, b, top, left, activation, adjoint: bool, threads: int, m: int, block_bytes=_V_BYTES) -> None:
+    """conv2d of a 3x3 filter, stride 1; with `adjoint`, conv2d_grad_x (y is dx and x is dy), by F(m x m, 3x3).
+
+    y (N, OH, OW, O), x (N, H, W, C), float32; top, left: padding of the forward convolution; m: 4 or 6.
+    """
+    (N, H, W, C), (_, OH, OW, O) = x.shape, y.shape
+    L = lanes(np.float32)
+    if adjoint:
+        top, left = 2 - top, 2 - left
+    xis = (m + 2) ** 2
+    TH, TW = -(-OH // m), -(-OW // m)
+    tiles, panels = N * TH * TW, -(-O // (2 * L))
+    v_row = padded_row(C, L)
+    most = max(MAX_ROWS, block_bytes // (xis * v_row) // MAX_ROWS * MAX_ROWS)
+    blocks = -(-tiles // most)
+    if blocks > 1 or tiles >= 64 * threads:
+        blocks = min(tiles, round_up(blocks, threads))
+    groups = min(panels, -(-2 * threads // blocks)) if blocks < 2 * threads else 1
+    T = -(-tiles // blocks)
+    width = min(2 * L, round_up(O, L))
+    v_xi = T * v_row + L * 4
+    chunk = 0
+    if blocks == 1:
+        chunk = min(round_up(C, L), max(L, _U_BYTES // (xis * width * 4) // L * L))
+    u_xi = ((chunk or C) * width + L) * 4
+    u = memory.scratch(0 if chunk else panels * xis * u_xi)
+    patch_bytes = max((m + 2) ** 2 * C, m * m * width, 9 * L * L) * 4
+    product_at = round_up(xis * v_xi, 64)
+    patch_at = product_at + round_up(xis * (T * width + L) * 4, 64)
+    u_at = patch_at + round_up(patch_bytes, 64)
+    per_thread = u_at + (round_up(xis * u_xi, 64) if chunk else 0) + 64
+    scratch = memory.scratch(threads * per_thread)
+    zero = np.zeros(1, np.int64)
+    tiling = Tiling(
+        m=m, L=L, x=address(x), N=N, H=H, W=W, C=C, y=address(y), OH=OH, OW=OW, O=O, top=top, left=left,
+        w=address(w), bias=0 if b is None else address(b), flags=RELU if activation == "relu" else 0,
+        adjoint=adjoint, TH=TH, TW=TW, blocks=blocks, groups=groups, v_xi=v_xi, v_row=v_row, u=address(u),
+        u_panel=xis * u_xi, u_xi=u_xi, chunk=chunk, scratch=address(scratch), per_thread=per_thread,
+        product_at=product_at, patch_at=patch_at, u_at=u_at, zero=address(zero),
+    )  # fmt: skip
+    _winograd(np.float32(0), tiling)
