@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# The tests' arrays are too small to share between BLAS threads, and on a busy machine those threads wait for each
-# other: a reference convolution takes 0.28 s instead of 1.3 ms. NumPy reads this when it is first imported.
+# On a busy machine threads that spin while they wait take the cores from those they wait for. The tests' arrays are
+# small, so that is all their time: measured on two cores with other work, a small convolution of the reference takes
+# 280 ms instead of 1.3 ms (BLAS threads), one of the cpu backend 40 ms instead of 0.08 ms (OpenMP threads of Numba).
+# Both libraries read this when they are loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest

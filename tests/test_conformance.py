@@ -38,7 +38,8 @@ def each_case(*, linear: bool = False, in_place: bool = False):
 @pytest.fixture(autouse=True)
 def has_kernel(request):
     """Skip the rows that a backend lacks; `test_coverage` reports those."""
-    row, backend = (request.node.callspec.params.get(key) for key in ("row", "backend"))
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    row, backend = parameters.get("row"), parameters.get("backend")
     if row is not None and row.name in missing(backend):
         pytest.skip(f"backend {backend!r} has no kernel {row.name!r}")
 
