@@ -81,6 +81,14 @@ def isbi() -> str:
     return "\n".join(rows)
 
 
+def printed() -> str:
+    """What the default run on the real stack printed at its end (the run's summary.txt)."""
+    file = RESULTS / "isbi.txt"
+    if not file.is_file():
+        return "not measured"
+    return "".join(f"    {line}\n" if line else "\n" for line in file.read_text(encoding="utf-8").splitlines()).rstrip()
+
+
 def reading() -> str:
     """The reading order, with the lines each place has."""
     rows = ["| read | lines | what |", "|---|---|---|"]
@@ -106,7 +114,13 @@ def coverage() -> str:
     return "\n".join(rows)
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"isbi": isbi, "speed": speed, "reading": reading, "coverage": coverage}
+SECTIONS: dict[str, Callable[[], str]] = {
+    "printed": printed,
+    "isbi": isbi,
+    "speed": speed,
+    "reading": reading,
+    "coverage": coverage,
+}
 
 
 def rewrite(text: str, name: str = "README.md") -> str:
@@ -116,7 +130,7 @@ def rewrite(text: str, name: str = "README.md") -> str:
         if text.count(begin) != 1 or text.count(end) != 1:
             raise UserError(f"{name}: needs the lines {begin} and {end} once each; put them where the table belongs")
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n{make()}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n\n{make()}\n\n{end}{rest.split(end)[1]}"
     return text
 
 
