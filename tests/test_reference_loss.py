@@ -88,6 +88,15 @@ def test_a_nan_that_counts_is_seen():
     assert np.isnan(sums[0])
 
 
+@pytest.mark.parametrize("wrong", [-1, 3, 254])
+def test_a_target_that_is_no_class_is_refused(wrong):
+    logits, target = np.zeros((1, 1, 2, 3)), np.array([[[0, wrong]]], np.int32)
+    with pytest.raises(ValueError, match=f"targets run from .*{wrong}"):
+        reference("softmax_cross_entropy", logits, target, None, None, ignore_index=255)
+    with pytest.raises(ValueError, match=f"targets run from .*{wrong}"):
+        reference("softmax_cross_entropy_grad", logits, target, None, None, ignore_index=255, scale=1.0)
+
+
 @pytest.mark.parametrize("case", each("softmax_cross_entropy_grad"))
 def test_gradient_by_loops(case):
     logits, target, weight_map, class_weight = sample(case, np.float64)

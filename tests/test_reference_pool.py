@@ -95,6 +95,15 @@ def test_gather_by_loops(case):
         assert out[n, i, j, c] == plane[n, h, w, c]
 
 
+@pytest.mark.parametrize("wrong", [-1, 6])
+def test_indices_outside_the_plane_are_refused(wrong):
+    indices = np.array([0, wrong], np.int32).reshape(1, 1, 2, 1)
+    with pytest.raises(ValueError, match=f"indices run from .*{wrong}"):
+        reference("scatter_by_index", np.ones((1, 1, 2, 1)), indices, size=(2, 3))
+    with pytest.raises(ValueError, match=f"indices run from .*{wrong}"):
+        reference("gather_by_index", np.ones((1, 2, 3, 1)), indices)
+
+
 def test_pooled_values_return_to_where_they_came_from(rng):
     """Scatter after pooling puts each maximum back on its pixel: SegNet's unpooling."""
     x = rng.permutation(2 * 6 * 8 * 3).reshape(2, 6, 8, 3) + 1.0

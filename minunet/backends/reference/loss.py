@@ -20,6 +20,7 @@ def softmax_cross_entropy(sums, logits, target, weight_map=None, class_weight=No
     counted = target != ignore_index
     z = logits[counted]  # (P, K), the counted pixels
     t = target[counted]  # (P,)
+    _check(t, logits.shape[-1])
     largest = z.max(axis=-1, initial=-np.inf)
     log_sum = largest + np.log(np.exp(z - largest[:, None]).sum(axis=-1))
     loss = log_sum - z[np.arange(len(t)), t]
@@ -30,10 +31,17 @@ def softmax_cross_entropy(sums, logits, target, weight_map=None, class_weight=No
 def softmax_cross_entropy_grad(dlogits, logits, target, weight_map=None, class_weight=None, *, ignore_index, scale):
     """dlogits_pk = scale w_p (softmax_pk - [k = target_p]); 0 on ignored pixels."""
     counted = target != ignore_index
+    _check(target[counted], logits.shape[-1])
     hit = np.arange(logits.shape[-1]) == target[..., None]  # [k = target_p]
     weight = _weight(target, weight_map, class_weight, counted)
     dlogits[...] = scale * weight[..., None] * (_softmax(logits) - hit)
     dlogits[~counted] = 0  # whatever stands there, even NaN times a weight of 0
+
+
+def _check(classes, n_classes):
+    """Raise ValueError unless all targets that count are classes. NumPy alone would read -1 as the last class."""
+    if classes.size and not 0 <= classes.min() <= classes.max() < n_classes:
+        raise ValueError(f"targets run from {classes.min()} to {classes.max()}; there are classes 0 to {n_classes - 1}")
 
 
 def _softmax(x):

@@ -24,6 +24,7 @@ def max_pool2d(y, indices, x, *, kernel, stride, padding):
 def scatter_by_index(out, values, indices):
     """out[n, indices[n,i,j,c], c] += values[n,i,j,c] on a plane of zeros."""
     (n, h, w, c), flat = out.shape, (values.shape[0], -1, values.shape[3])
+    _check(indices, h * w)
     plane = np.zeros((n, h * w, c))
     batch, channel = np.arange(n)[:, None, None], np.arange(c)
     np.add.at(plane, (batch, indices.reshape(flat), channel), values.reshape(flat))
@@ -33,6 +34,7 @@ def scatter_by_index(out, values, indices):
 def gather_by_index(out, plane, indices):
     """out[n,i,j,c] = plane[n, indices[n,i,j,c], c]."""
     n, h, w, c = plane.shape
+    _check(indices, h * w)
     batch, channel = np.arange(n)[:, None, None, None], np.arange(c)
     out[...] = plane.reshape(n, h * w, c)[batch, indices, channel]
 
@@ -46,3 +48,9 @@ def global_avg_pool_grad(dx, dy):
     """dx[n,i,j,c] = dy[n,0,0,c] / (H W)."""
     _, h, w, _ = dx.shape
     dx[...] = dy / (h * w)
+
+
+def _check(indices, pixels):
+    """Raise ValueError unless all indices lie in the plane. NumPy alone would read -1 as the last pixel."""
+    if indices.size and not 0 <= indices.min() <= indices.max() < pixels:
+        raise ValueError(f"indices run from {indices.min()} to {indices.max()}; a plane of {pixels} pixels has no such")
