@@ -157,18 +157,6 @@ class Tensor:
             raise ValueError(f"backward: dy is {dy.dtype} {dy.shape}; it must be {self.dtype} {self.shape}")
         return dy if dy.flags.c_contiguous else dy.copy()
 
-    def __add__(self, other: Tensor) -> Tensor:
-        from minunet.ops import add
-
-        return add(self, other)
-
-    def __mul__(self, factor: float) -> Tensor:
-        from minunet.ops import scale
-
-        return scale(self, factor)
-
-    __rmul__ = __mul__
-
 
 def _sum(a: Any, b: Any) -> Any:
     """a + b, where a may be missing. A new array: gradients are shared between nodes and never written twice."""

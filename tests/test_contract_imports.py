@@ -58,10 +58,7 @@ def imports_of(part: str) -> set[tuple[str, str]]:
     return found
 
 
-KNOWN = pytest.mark.xfail(strict=True, reason="Tensor's + and * import add and scale of ops inside their bodies")
-
-
-@pytest.mark.parametrize("part", [pytest.param(p, marks=[KNOWN] if p == "tensor.py" else []) for p in MAY_IMPORT])
+@pytest.mark.parametrize("part", MAY_IMPORT)
 def test_arrows_go_one_way(part):
     allowed = (part.removesuffix(".py"), *MAY_IMPORT[part], *EVERYONE)
     assert [(file, name) for file, name in sorted(imports_of(part)) if not within(name, allowed)] == []

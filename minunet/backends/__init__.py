@@ -186,8 +186,10 @@ def _check(row: Row, inputs: tuple[Any, ...], backend: ModuleType) -> list[Spec 
 
 
 def _check_out(row: Row, expected: tuple[Spec, ...], out: tuple[Any, ...], inputs: tuple[Any, ...]) -> None:
-    for array, spec in zip(out, expected, strict=True):
+    """An output has the row's shape and memory of its own; in place it may be the input of its position, as a whole."""
+    for k, (array, spec) in enumerate(zip(out, expected, strict=True)):
         if (array.shape, array.dtype) != spec or not array.flags.c_contiguous:
             raise ValueError(f"{row.name}: out must be contiguous {spec.dtype} {spec.shape}, not {array.shape}")
-        if not row.in_place and any(array is other for other in inputs):
-            raise ValueError(f"{row.name}: out must not be one of the inputs")
+        others = [*out[:k], *(a for i, a in enumerate(inputs) if not (row.in_place and i == k and a is array))]
+        if any(other is not None and np.may_share_memory(array, other) for other in others):
+            raise ValueError(f"{row.name}: out must not share memory with an input or another output")

@@ -41,4 +41,8 @@ def pad(x, *, padding, mode, value):
 def pad_grad(dy, *, padding, mode):
     """Adjoint of pad: the inner window of dy, plus what reflection copied outwards."""
     (n, h, w, c), (top, bottom, left, right) = dy.shape, padding
+    fits = top + bottom < h and left + right < w
+    require(
+        mode in ("constant", "reflect") and fits, f"pad_grad: mode {mode!r}, padding {padding} do not fit {dy.shape}"
+    )
     return Work((Spec((n, h - top - bottom, w - left - right, c), dy.dtype),), prod(dy.shape))

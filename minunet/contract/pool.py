@@ -18,7 +18,12 @@ def pool_output(size: int, kernel: int, stride: int, pad: int, ceil: bool) -> in
 
 @row("pool", shape_only=("ceil_mode",))
 def max_pool2d(x, *, kernel, stride, padding, ceil_mode):
-    """y = maximum over each window; indices = h W + w of the first maximum in row-major order. Padding never wins."""
+    """y = maximum over each window; indices = h W + w of the first maximum in row-major order. Padding never wins.
+
+    A window that holds NaN gives NaN.
+    """
+    require(len(x.shape) == 4, f"max_pool2d: needs x[N,H,W,C]; got shape {x.shape}")
+    require(min(*kernel, *stride) >= 1, f"max_pool2d: kernel {kernel} and stride {stride} must be at least 1")
     n, h, w, c = x.shape
     oh, ow = (pool_output(s, k, t, p, ceil_mode) for s, k, t, p in zip((h, w), kernel, stride, padding))
     y = (n, oh, ow, c)
@@ -27,7 +32,10 @@ def max_pool2d(x, *, kernel, stride, padding, ceil_mode):
 
 @row("pool", linear=("values",), shape_only=("size",), integers=("indices",), tolerance=SUM)
 def scatter_by_index(values, indices, *, size):
-    """out[n, indices[n,i,j,c], c] += values[n,i,j,c] on a plane of zeros: max-pool backward, unpool forward."""
+    """out[n, indices[n,i,j,c], c] += values[n,i,j,c] on a plane of zeros: max-pool backward, unpool forward.
+
+    Indices must lie in 0 .. H W - 1, as `max_pool2d` makes them; kernels may refuse others but need not look.
+    """
     same(values, indices, "scatter_by_index")
     n, _, _, c = values.shape
     return Work((Spec((n, *size, c), values.dtype),), prod(values.shape))

@@ -23,7 +23,10 @@ def upsample_nearest_grad(dy, *, size):
 
 @row("resample", linear=("x",), shape_only=("size",), tolerance=SUM)
 def upsample_bilinear(x, *, size, align_corners):
-    """y = x at src = i (H-1)/(OH-1) (align_corners) or max((i + 1/2) H/OH - 1/2, 0), linear between pixels."""
+    """y = x at src = i (H-1)/(OH-1) (align_corners) or max((i + 1/2) H/OH - 1/2, 0), linear between pixels.
+
+    With align_corners and OH = 1, src = 0.
+    """
     n, _, _, c = x.shape
     return Work((Spec((n, *size, c), x.dtype),), 7 * n * prod(size) * c)
 

@@ -7,6 +7,11 @@ from minunet.ops.norm import batch_norm
 from minunet.ops.pointwise import ACTIVATIONS, add, dropout, elu, leaky_relu, prelu, relu, scale, sigmoid
 from minunet.ops.pool import global_avg_pool, max_pool2d, max_unpool2d
 from minunet.ops.resample import upsample
+from minunet.tensor import Tensor
+
+# `a + b` and `2.0 * a`: attached here, since arrows go one way and a Tensor knows no operations
+Tensor.__add__ = lambda self, other: add(self, other)
+Tensor.__mul__ = Tensor.__rmul__ = lambda self, factor: scale(self, factor)
 
 __all__ = [
     "ACTIVATIONS",
