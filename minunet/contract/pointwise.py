@@ -77,7 +77,7 @@ def prelu_grad(dy, x, slope):
 def dropout(x, *, rate, seed):
     """y = x / (1 - rate) where u(seed, index) >= rate, else 0. index counts x's elements in C order.
 
-    u = (splitmix64(seed, index) >> 40) / 2^24, compared with rate in float64: z = seed + (index + 1) 0x9E3779B97F4A7C15;
+    u = (splitmix64(seed, index) >> 40) / 2^24, in float64 as rate is: z = seed + (index + 1) 0x9E3779B97F4A7C15;
     z = (z ^ z >> 30) 0xBF58476D1CE4E5B9; z = (z ^ z >> 27) 0x94D049BB133111EB; z ^ z >> 31, all modulo 2^64
     (Steele, Lea, Flood 2014). Its own adjoint: the gradient passes through the same mask.
     """
