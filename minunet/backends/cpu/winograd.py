@@ -1,11 +1,14 @@
 """3x3 convolution of stride 1 by Winograd's minimal filtering, forward and adjoint in x, float32.
 
-    Y tile (m x m) = A^T [ sum over c of (G w_c G^T) * (B^T x_c B) ] A        m = 4: 36 products for 144, m = 6: 64 for 324
+    Y tile (m x m) = A^T [ sum over c of (G w_c G^T) * (B^T x_c B) ] A
+    m = 4: 36 products for 144 (4 x fewer); m = 6: 64 for 324 (5.06 x fewer)
 
-One work item is a block of T tiles. Its inputs are transformed to V[xi, tile, c], multiplied for each of the (m + 2)^2
-frequencies xi by the transformed weights U[xi, c, o] to M[xi, tile, o], one panel of output channels at a time, and M is
-transformed back and written with bias and ReLU. T is chosen so that V and M stay in L2: what would be three passes over
-memory 2.25 times as large as the image becomes one pass over the image.
+One work item is a block of tiles. Its inputs are transformed to V[xi, tile, c]; then, one panel of output channels at
+a time, the weights are transformed to U[xi, c, o], the products M[xi, tile, o] = V[xi] @ U[xi] of all (m + 2)^2
+frequencies xi are formed, transformed back and written with bias and ReLU. What would be three passes over memory 2.25
+times as large as the image becomes one pass over the image. Each block transforms the weights anew, a part of the
+channels at a time: with 50 tiles that is 5 % more arithmetic, in L2, where a U made once for all blocks (36 to 64
+numbers for 9) would be written to and read from L3. Measured, that is up to 3 times slower, and never faster.
 Tiles that reach outside x are copied to a zero-filled patch; tiles that reach outside y are written through one.
 The adjoint is the same convolution with filters turned by 180 degrees, o and c exchanged, and padding 2 - p.
 Limit: multiply units at many channels; stores of the transforms (one vector in two cycles on Zen 4) at few.
@@ -24,8 +27,9 @@ from .simd import MAX_ROWS, address, copy_bytes, lanes, zero_bytes
 from .simd_gemm import ACCUMULATE, RELU, matmul, part, split
 from .winograd_transforms import filter4, filter6, input4, input6, output_grad4, result4, result6
 
-_V_BYTES = 384 * 1024  # transformed inputs of a block
-_U_BYTES = 320 * 1024  # transformed weights computed on the fly
+_TILES = 56  # of a block: as many as keep V and M near L2
+_V_BYTES = 4 * 1024 * 1024  # but no more than this for the transformed inputs of a block
+_U_BYTES = 320 * 1024  # transformed weights at hand, the rest of L2
 INPUT4, INPUT6, OUTPUT_GRAD4 = 0, 1, 2  # kinds of transform_tiles
 
 
@@ -55,10 +59,8 @@ class Tiling(NamedTuple):
     groups: int
     v_xi: int  # byte strides of V[xi, tile, c]
     v_row: int
-    u: int  # transformed weights, with byte strides of a panel and of xi
-    u_panel: int
-    u_xi: int
-    chunk: int  # inner channels for which U is computed on the fly, 0: U is computed beforehand
+    u_xi: int  # byte stride of U[xi, c, o]
+    chunk: int  # inner channels of U at a time
     scratch: int  # a thread's work space: V, M, patch, U
     per_thread: int
     product_at: int
@@ -83,7 +85,7 @@ def load_patch(x, H, W, C, h, w, a, patch):
 
 @njit(cache=True)
 def transform_tiles(t, kind, L, x, H, W, C, TH, TW, m, top, left, tile0, tile1, c0, c1, v, v_xi, v_row, patch):
-    """V[xi, tile - tile0, c - c0] for channels c0 .. c1 - 1 of tiles m apart; kind: which transform, its inputs a side."""
+    """V[xi, tile - tile0, c - c0] for channels c0 .. c1 - 1 of tiles that start m apart; kind: which transform."""
     a = 4 if kind == OUTPUT_GRAD4 else m + 2
     whole = (c1 - c0) // L
     for tile in range(tile0, tile1):
@@ -110,7 +112,8 @@ def transform_tiles(t, kind, L, x, H, W, C, TH, TW, m, top, left, tile0, tile1, 
 def transform_filters(t, g, panel, k0, k1, u, buffer):
     """U[xi, k - k0, lane] = G w G^T for inner channels k0 .. k1 - 1 of one panel; k0 is a multiple of L.
 
-    Forward: k is c and the lanes are o: blocks of L x L weights are transposed on the way. Adjoint: k is o, lanes are c.
+    Forward: k is c and the lanes are o, so blocks of L x L weights are transposed on the way. Adjoint: k is o, the
+    lanes are c.
     """
     m, L = g.m, g.L
     C = g.O if g.adjoint else g.C  # channels of w[o, 3, 3, c]
@@ -170,14 +173,13 @@ def _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch):
 @njit(cache=True)
 def _block(t, g, item, v):
     """One work item: a block of tiles, a group of output panels; v is this thread's work space."""
-    product, patch = v + g.product_at, v + g.patch_at
+    product, patch, u = v + g.product_at, v + g.patch_at, v + g.u_at
     L, C, xis = g.L, g.C, (g.m + 2) * (g.m + 2)
     total, panels = g.N * g.TH * g.TW, split(g.O, 2 * L)
     block, group = item // g.groups, item % g.groups
     tile0, tile1 = part(total, g.blocks, block), part(total, g.blocks, block + 1)
     tiles = tile1 - tile0
     parts = split(tiles, MAX_ROWS)
-    step = g.chunk if g.chunk else C
     transform_tiles(
         t, INPUT4 if g.m == 4 else INPUT6, L, g.x, g.H, g.W, C, g.TH, g.TW, g.m, g.top, g.left,
         tile0, tile1, 0, C, v, g.v_xi, g.v_row, patch,
@@ -187,12 +189,9 @@ def _block(t, g, item, v):
         nv = min(2, split(g.O - q0, L))
         width = nv * L
         p_xi = (tiles * width + L) * 4  # a vector more than needed, or all xi would fall into the same cache sets
-        for k0 in range(0, C, step):
-            k1 = min(C, k0 + step)
-            u = g.u + p * g.u_panel
-            if g.chunk:
-                u = v + g.u_at
-                transform_filters(t, g, p, k0, k1, u, patch)
+        for k0 in range(0, C, g.chunk):
+            k1 = min(C, k0 + g.chunk)
+            transform_filters(t, g, p, k0, k1, u, patch)
             for xi in range(xis):
                 for q in range(parts):
                     r, r1 = part(tiles, parts, q), part(tiles, parts, q + 1)
@@ -204,17 +203,8 @@ def _block(t, g, item, v):
 
 @njit(parallel=True, cache=True)
 def _winograd(t, g):
-    panels, steps = split(g.O, 2 * g.L), split(g.C, 2 * g.L)
-    for item in prange(0 if g.chunk else panels * steps):
-        _filter_item(t, g, item // steps, item % steps * 2 * g.L, g.scratch + get_thread_id() * g.per_thread)
     for item in prange(g.blocks * g.groups):
         _block(t, g, item, g.scratch + get_thread_id() * g.per_thread)
-
-
-@njit(cache=True)
-def _filter_item(t, g, p, k0, buffer):
-    width = min(2, split(g.O - p * 2 * g.L, g.L)) * g.L
-    transform_filters(t, g, p, k0, min(g.C, k0 + 2 * g.L), g.u + p * g.u_panel + k0 * width * 4, buffer)
 
 
 def round_up(value: int, step: int) -> int:
@@ -227,7 +217,7 @@ def padded_row(channels: int, L: int) -> int:
     return (vectors + (vectors >= 8 and vectors % 2 == 0)) * L * 4
 
 
-def conv3x3(y, x, w, b, top, left, activation, adjoint: bool, threads: int, m: int, block_bytes=_V_BYTES) -> None:
+def conv3x3(y, x, w, b, top, left, activation, adjoint: bool, threads: int, m: int) -> None:
     """conv2d of a 3x3 filter, stride 1; with `adjoint`, conv2d_grad_x (y is dx and x is dy), by F(m x m, 3x3).
 
     y (N, OH, OW, O), x (N, H, W, C), float32; top, left: padding of the forward convolution; m: 4 or 6.
@@ -240,31 +230,28 @@ def conv3x3(y, x, w, b, top, left, activation, adjoint: bool, threads: int, m: i
     TH, TW = -(-OH // m), -(-OW // m)
     tiles, panels = N * TH * TW, -(-O // (2 * L))
     v_row = padded_row(C, L)
-    most = max(MAX_ROWS, block_bytes // (xis * v_row) // MAX_ROWS * MAX_ROWS)
+    most = max(MAX_ROWS, min(_TILES, _V_BYTES // (xis * v_row)))
     blocks = -(-tiles // most)
-    if blocks > 1 or tiles >= 64 * threads:
+    if blocks >= threads:
         blocks = min(tiles, round_up(blocks, threads))
     groups = min(panels, -(-2 * threads // blocks)) if blocks < 2 * threads else 1
     T = -(-tiles // blocks)
     width = min(2 * L, round_up(O, L))
     v_xi = T * v_row + L * 4
-    chunk = 0
-    if blocks == 1:
-        chunk = min(round_up(C, L), max(L, _U_BYTES // (xis * width * 4) // L * L))
-    u_xi = ((chunk or C) * width + L) * 4
-    u = memory.scratch(0 if chunk else panels * xis * u_xi)
+    chunk = min(round_up(C, L), max(L, _U_BYTES // (xis * width * 4) // L * L))
+    u_xi = (chunk * width + L) * 4
     patch_bytes = max((m + 2) ** 2 * C, m * m * width, 9 * L * L) * 4
     product_at = round_up(xis * v_xi, 64)
     patch_at = product_at + round_up(xis * (T * width + L) * 4, 64)
     u_at = patch_at + round_up(patch_bytes, 64)
-    per_thread = u_at + (round_up(xis * u_xi, 64) if chunk else 0) + 64
+    per_thread = u_at + round_up(xis * u_xi, 64) + 64
     scratch = memory.scratch(threads * per_thread)
     zero = np.zeros(1, np.int64)
     tiling = Tiling(
         m=m, L=L, x=address(x), N=N, H=H, W=W, C=C, y=address(y), OH=OH, OW=OW, O=O, top=top, left=left,
         w=address(w), bias=0 if b is None else address(b), flags=RELU if activation == "relu" else 0,
-        adjoint=adjoint, TH=TH, TW=TW, blocks=blocks, groups=groups, v_xi=v_xi, v_row=v_row, u=address(u),
-        u_panel=xis * u_xi, u_xi=u_xi, chunk=chunk, scratch=address(scratch), per_thread=per_thread,
-        product_at=product_at, patch_at=patch_at, u_at=u_at, zero=address(zero),
+        adjoint=adjoint, TH=TH, TW=TW, blocks=blocks, groups=groups, v_xi=v_xi, v_row=v_row, u_xi=u_xi, chunk=chunk,
+        scratch=address(scratch), per_thread=per_thread, product_at=product_at, patch_at=patch_at, u_at=u_at,
+        zero=address(zero),
     )  # fmt: skip
     _winograd(np.float32(0), tiling)

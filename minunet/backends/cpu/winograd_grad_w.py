@@ -4,9 +4,9 @@ dw is itself a correlation: 3 x 3 results of x with "filters" dy. Cut dy into 4 
 
     dw_oc = A^T [ sum over tiles of (G dy_o G^T) * (B^T x_c B) ] A        36 products for 144
 
-A work item owns the sums S[xi, o, c] for a group of o and a group of c, which stay in L2, and runs over the tiles block by
-block: transform, then for each xi the outer products of the block. With few channels the tiles are split too, and the
-partial dw are added in order. Limit: multiply units, or loads where a group has few channels.
+A work item owns the sums S[xi, o, c] for a group of o and a group of c, which stay in L2, and runs over the tiles block
+by block: transform, then for each xi the outer products of the block. With few channels the tiles are split too, and
+the partial dw are added in order. Limit: multiply units, or loads where a group has few channels.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def grad_w3x3(dw, x, dy, top: int, left: int, threads: int) -> None:
         splits += 1
     splits = min(splits, N * TH * TW)
     o_most = -(-O // o_groups)
-    c_most = -(-(-(-C // L)) // c_groups) * L
+    c_most = round_up(round_up(C, L) // L, c_groups) // c_groups * L
     v_row, d_row = padded_row(c_most, L), padded_row(o_most, L)
     block = max(16, _BLOCK_BYTES // (36 * (v_row + d_row)))
     v_xi, d_xi = block * v_row + L * 4, block * d_row + L * 4
