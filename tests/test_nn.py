@@ -86,6 +86,9 @@ def test_state_is_a_copy_and_goes_back():
     assert not same(state, b.state_dict())
     b.load_state_dict(state)
     assert same(state, b.state_dict())
+    a(image())
+    a.load_state_dict(state)  # untouched by that step
+    assert same(state, b.state_dict())
     assert np.array_equal(a.eval()(image()).numpy(), b.eval()(image()).numpy())
     state["conv.w"][...] = 7
     assert not (a.conv.w.data == 7).any()

@@ -204,6 +204,7 @@ def test_upsample(seed, h, w, c, oh, ow):
     corners = np.ix_([0, 1], [0, oh - 1] if oh > 1 else [0], [0, ow - 1] if ow > 1 else [0], range(c))
     ends = np.ix_([0, 1], [0, h - 1] if oh > 1 else [0], [0, w - 1] if ow > 1 else [0], range(c))
     assert np.allclose(y[corners], x[ends], rtol=0, atol=1e-12)  # aligned
+    assert ops.upsample(x, (3, 1)).shape == (2, 3 * h, w, c)
     assert ops.upsample(x, 3).shape == ops.upsample(x, (3, 3), mode="bilinear").shape == (2, 3 * h, 3 * w, c)
 
 
@@ -278,6 +279,16 @@ def test_running_statistics():
     assert close(y, (x - mean) / np.sqrt(var + 1e-5))
     assert np.array_equal(kept[0], mean)
     assert np.array_equal(kept[1], var)
+
+
+def test_a_later_training_step_does_not_reach_an_earlier_backward():
+    """Gradients of an evaluated batch norm are those of the statistics it was evaluated with."""
+    mean, var = np.array([1.0, -1.0]), np.array([2.0, 0.5])
+    x = Tensor(normal(0, 3, 4, 5, 2), requires_grad=True)
+    y = ops.batch_norm(x, np.ones(2), np.zeros(2), mean, var, training=False)
+    ops.batch_norm(x, np.ones(2), np.zeros(2), mean, var, training=True)
+    y.backward(np.ones(y.shape))
+    assert close(x.grad, np.ones(y.shape) / np.sqrt(np.array([2.0, 0.5]) + 1e-5))
 
 
 def test_one_value_a_channel_has_no_variance():

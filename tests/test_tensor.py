@@ -9,7 +9,7 @@ from weakref import ref
 import numpy as np
 import pytest
 
-from minunet import backends, ops
+from minunet import backends, ops, tensor
 from minunet.nn import Parameter
 from minunet.tensor import Node, Tensor, no_grad, record
 
@@ -383,6 +383,43 @@ def test_backward_frees_on_its_way(no_collector):
     assert [r() is None for r in captured] == [True] * 3
     assert [r() is None for r in gradients] == [True, True, False]  # the last is x.grad
     assert gradients[-1]() is x.grad
+
+
+def test_backward_frees_before_it_adds(no_collector, monkeypatch):
+    """Where gradients meet and are summed, the arrays of the node that gave them are gone already."""
+    x, kept, given, alive = leaf(5), np.ones(5), np.ones(5), []
+    refs = ref(kept), ref(given)
+    add = tensor._sum
+
+    def watched(a, b):
+        alive.append([r() is not None for r in refs])
+        return add(a, b)
+
+    monkeypatch.setattr(tensor, "_sum", watched)
+    y = record("twice", 2 * x.data, (x, x), lambda dy, need, kept=kept: (dy * kept, dy * kept))
+    y = ops.scale(y, 1.0)
+    del kept
+    y.backward(given)
+    del given
+    assert alive[0] == [True, True]  # the seed is the caller's
+    assert alive[1:] == [[False, True]] * 3  # twice into x's node, once into x.grad
+
+
+def test_a_gradient_that_nobody_wants_is_not_carried_along(no_collector):
+    x, unwanted, alive = leaf(5), [], []
+
+    def below(dy, need):
+        alive.append(unwanted[0]() is not None)
+        return (dy,)
+
+    def above(dy, need):
+        extra = dy.copy()
+        unwanted.append(ref(extra))
+        return dy, extra
+
+    h = record("below", x.data.copy(), (x,), below)
+    record("above", h.data.copy(), (h, Tensor(np.ones(5))), above).backward(np.ones(5))
+    assert alive == [False]
 
 
 def test_a_tape_that_is_never_used_dies_with_its_result(no_collector):
