@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from bench import report
+from bench import isbi, report
 from minunet import cli
 from minunet.errors import UserError
 
@@ -19,13 +19,17 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    p.add_argument("what", nargs="?", choices=("unet", "report"), default="unet", help="bench, or only rewrite README")
+    what = "time U-Net; keep a finished run on ISBI as README's result; only rewrite README's tables"
+    p.add_argument("what", nargs="?", choices=("unet", "isbi", "report"), default="unet", help=what)
+    p.add_argument("--run", metavar="DIR", default="runs/isbi", help="isbi: the run's output folder")
     p.add_argument("--cases", default="width 16, 316 tile", help='names with ";" between, or "all"')
     p.add_argument("--rounds", type=int, help="repeats of each contestant (default: by case)")
     p.add_argument("--out", metavar="DIR", help="write results.json there; bench/results is what README's tables show")
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = p.parse_args(argv)
-    if args.what == "report":
+    if args.what == "isbi":
+        isbi.keep(args.run)
+    if args.what in ("isbi", "report"):
         report.rewrite_readme()
         return 0
     if find_spec("torch") is None:
