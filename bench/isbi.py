@@ -1,4 +1,4 @@
-"""Keep a default run on the real ISBI stack as the project's measured result: `python -m bench isbi --run runs/isbi`."""
+"""Keep a default run on the real ISBI stack as the measured result: `python -m bench isbi --run runs/isbi`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = (27, 29)  # sections in README's picture: the network's output only, sin
 
 
 def keep(run: str) -> None:
-    """Copy scores, summary and a picture from a run's folder. Raises UserError unless it is a default run on real data."""
+    """Copy scores, summary and a picture from a run's folder. Refuses what is no default run on real data."""
     folder = Path(run)
     if not (folder / "metrics.json").is_file():
         raise UserError(f"{folder}: has no metrics.json; name the output folder of a finished run")
@@ -27,9 +27,7 @@ def keep(run: str) -> None:
     changed = [k for k, v in metrics["config"].items() if v != default[k] and k != "seed"]
     if metrics["data"]["synthetic"] or changed:
         what = f"changed {', '.join(changed)}" if changed else "was on synthetic data"
-        raise UserError(
-            f"{folder}: is no default run on the real stack ({what}); run `minunet train isbi` as it stands"
-        )
+        raise UserError(f"{folder}: is no default run on the real stack ({what}); run `minunet train isbi`")
     metrics["data"]["source"] = "ISBI 2012 training stack"  # the path it had is nobody's business
     summary = (folder / "summary.txt").read_text(encoding="utf-8").splitlines()
     summary[0] = "data       ISBI 2012 training stack"
