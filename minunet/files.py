@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: write under a temporary name, then rename."""
+"""Files that are either whole or not there: write under a temporary name, then rename. And where caches lie."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from minunet.errors import UserError
+
+
+def cache_folder() -> Path:
+    """Where downloads and compiled kernels are kept: $MINUNET_CACHE, $XDG_CACHE_HOME/minunet or ~/.cache/minunet."""
+    own = os.environ.get("MINUNET_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minunet"
 
 
 @contextmanager

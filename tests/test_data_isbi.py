@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from minunet.data import download, isbi
-from minunet.data.download import PIXELS_SHA256, cache_folder, pixels_sha256
+from minunet.data.download import PIXELS_SHA256, pixels_sha256
 from minunet.data.images import write_tiff
 from minunet.data.isbi import IMAGES, LABELS, load_isbi, split
 from minunet.errors import UserError
+from minunet.files import cache_folder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 TEST = "test-volume.tif"

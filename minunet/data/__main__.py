@@ -56,7 +56,8 @@ def check(folder: str) -> int:
 
 
 def download() -> int:
-    from minunet.data.download import PIXELS_SHA256, DownloadError, cache_folder, download_isbi
+    from minunet.data.download import PIXELS_SHA256, DownloadError, download_isbi
+    from minunet.files import cache_folder
 
     folder = cache_folder() / "isbi2012"
     if all((folder / name).exists() for name in PIXELS_SHA256):

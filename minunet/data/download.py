@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-import os
 import threading
 import time
 import zipfile
@@ -37,14 +36,6 @@ TOTAL_SECONDS = 600.0
 
 class DownloadError(Exception):
     """One source did not give what was expected; the text says why."""
-
-
-def cache_folder() -> Path:
-    """Where downloaded data is kept: $MINUNET_CACHE, else $XDG_CACHE_HOME/minunet, else ~/.cache/minunet."""
-    own = os.environ.get("MINUNET_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minunet"
 
 
 def download_isbi(folder: Path) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from minunet.jit import njit
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def wall_distance(centres, power, organelle, warp_y, warp_x, spacing, rim):
     """Distance of each pixel to the wall of its cell, the cell's number, and its place in the cell's organelle.
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from minunet.data.download import PIXELS_SHA256, DownloadError, cache_folder, download_isbi, pixels_sha256
+from minunet.data.download import PIXELS_SHA256, DownloadError, download_isbi, pixels_sha256
 from minunet.data.images import read_image
 from minunet.data.synthetic import synthetic_membranes
 from minunet.errors import UserError
+from minunet.files import cache_folder
 
 IMAGES, LABELS = "train-volume.tif", "train-labels.tif"
 

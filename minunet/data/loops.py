@@ -7,12 +7,13 @@ thread can prepare the next tile while the network computes on this one.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from minunet.jit import njit
 
 FAR = np.int32(2**30)  # a squared distance that no image reaches
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def reflect(i, n):
     """Position i of the mirrored line ... 2 1 0 1 2 ... n-2 n-1 n-2 ..., as an index into 0 .. n-1."""
     if 0 <= i < n:
@@ -24,7 +25,7 @@ def reflect(i, n):
     return i if i < n else period - i
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def two_nearest(instances, n, reach):
     """Squared distances to the nearest and to the second nearest of the instances 1 .. n, FAR beyond `reach`.
 
@@ -100,7 +101,7 @@ def two_nearest(instances, n, reach):
     return first, second
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def deform(image, rows, cols, down, across, nodes, cubic, out):
     """out[i, j, :] = image at (rows[i], cols[j]) + displacement, between pixels by cubic or linear sampling.
 
@@ -144,7 +145,7 @@ def deform(image, rows, cols, down, across, nodes, cubic, out):
                 out[i, j, c] = total
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _keys(f, w):
     w[0] = ((-0.5 * f + 1.0) * f - 0.5) * f
     w[1] = (1.5 * f - 2.5) * f * f + 1.0
@@ -152,7 +153,7 @@ def _keys(f, w):
     w[3] = (0.5 * f - 0.5) * f * f
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def deform_nearest(labels, rows, cols, down, across, nodes, out, inside):
     """As `deform` for labels (H, W): the nearest pixel; inside[i, j] is False where it lies beyond the border."""
     H, W = labels.shape

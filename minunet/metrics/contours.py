@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from minunet.errors import UserError
+from minunet.jit import njit
 from minunet.metrics.semantic import class_maps
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _contours(labels):
     """True where a pixel has a 4-neighbour of another class; -1 (ignored) and the outside are no class."""
     H, W = labels.shape
@@ -28,7 +28,7 @@ def _contours(labels):
     return contour
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _matched(labels, contour, other, other_contour, offsets, n_classes):
     """Per class: contour pixels of `labels`, and those with a contour pixel of `other` of that class in reach."""
     H, W = labels.shape

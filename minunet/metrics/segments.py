@@ -9,10 +9,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from minunet.jit import njit
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _label(cells, labels):
     """Flood-fill every 4-connected region of `cells` with its number; returns how many there are."""
     H, W = cells.shape
@@ -62,7 +63,7 @@ def label_cells(cells: np.ndarray) -> tuple[np.ndarray, int]:
     return labels, int(_label(cells, labels))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _group(labels, count):
     """Counting sort: the pixels of label 1, then those of 2, ...; label k is order[starts[k-1]:starts[k]]."""
     starts = np.zeros(count + 1, np.int64)
@@ -80,12 +81,12 @@ def _group(labels, count):
     return order, starts
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _x_log_x(x):
     return x * math.log(x) if x > 1 else 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _agree(order, starts, predicted, count):
     """The sums of the contingency table c[i, j], one true segment i at a time, so the table is never stored.
 

@@ -8,8 +8,8 @@ the membrane. Which pixel becomes a dam depends on the order of visits, so the o
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from minunet.jit import njit
 from minunet.metrics.segments import label_cells
 
 DAM = 0
@@ -18,7 +18,7 @@ MASK = -2  # membrane nobody has reached
 QUEUED = -3  # membrane waiting in the queue
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _flood(pixels, stride):
     """Flood the padded plane `pixels` (flat, [x, y] with y contiguous) in place; cells > 0, membrane MASK."""
     step = (-stride, -1, stride, 1)  # left, up, right, down

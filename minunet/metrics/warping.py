@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from minunet.jit import njit
 from minunet.metrics.segments import label_cells
 
 RADIUS = 20  # of the window in which a removed pixel may still be bridged: 41 x 41 pixels
@@ -36,7 +36,7 @@ def is_simple(ring: int) -> bool:
 SIMPLE = np.array([is_simple(ring) for ring in range(256)])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _relax(pixels, order, stride, simple):
     """Sweep over `order`, flipping what is simple, until a sweep flips nothing; returns how many stay wrong.
 
@@ -62,7 +62,7 @@ def _relax(pixels, order, stride, simple):
         left = kept
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _is_split(pixels, i0, stride, W, H, radius, window, queue):
     """Whether clearing cell pixel i0 separates its neighbours, looking no further than the window around it.
 
@@ -101,7 +101,7 @@ def _is_split(pixels, i0, stride, W, H, radius, window, queue):
     return wanted > 0
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _classify(pixels, components, wrong, stride, W, H, radius, kinds):
     """Kind of each pixel in `wrong`, from the ids of the cells in its 8-neighbourhood (components: -1 outside)."""
     step = (-stride - 1, -stride, -stride + 1, 1, stride + 1, stride, stride - 1, -1)
