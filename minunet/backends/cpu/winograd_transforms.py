@@ -7,8 +7,8 @@ A correlation of r taps with m results needs a = m + r - 1 products (Winograd 19
 The matrices follow from interpolation at a - 1 points and infinity (Cook and Toom): A^T[i, j] = p_j^i,
 G[j, k] = p_j^k / N_j with N_j = prod over k != j of (p_j - p_k), and row j of B^T holds the coefficients of
 prod over k != j of (x - p_k). B depends on the points only, so the convolution (m = 4, r = 3) and its gradient in w
-(m = 3, r = 4) share the transform of x. Points come in pairs +-p: two rows that differ in the signs of the odd terms are
-one sum and one difference of shared halves, which saves about a third of the additions.
+(m = 3, r = 4) share the transform of x. Points come in pairs +-p: two rows that differ in the signs of the odd terms
+are one sum and one difference of shared halves, which saves about a third of the additions.
 """
 
 from __future__ import annotations
