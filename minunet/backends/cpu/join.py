@@ -1,4 +1,7 @@
-"""Crop, concatenation and padding on the CPU: copies of pieces of image rows, a row a task."""
+"""Crop, concatenation and padding on the CPU: all of them put a box of one array into a box of another.
+
+One compiled kernel does that, an image row a task. What remains is mirrored borders, a few pixels wide: NumPy slices.
+"""
 
 from __future__ import annotations
 
@@ -9,159 +12,103 @@ from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED
 
 
 @njit(**SERIAL)
-def _concat_row(y, x, skip, t):
-    """Row t of y, counted over the whole batch: y[j, :] = x[j, :], skip[left + j, :]."""
-    _, h, w, c = x.shape
-    m, i = t // h, t % h
-    top, left = (skip.shape[1] - h) // 2, (skip.shape[2] - w) // 2
-    for j in range(w):
-        to, a, b = y[m, i, j], x[m, i, j], skip[m, top + i, left + j]
-        head, tail = to[:c], to[c:]
-        for k in range(head.size):
-            head[k] = a[k]
-        for k in range(tail.size):
-            tail[k] = b[k]
+def _fill(y, value):
+    for k in range(y.size):
+        y[k] = value
+
+
+@njit(**SERIAL)
+def _place_row(y, y_shape, y_at, x, x_shape, x_at, box, value, border, t):
+    """One row of the box, or with `border` one row of y, of which what is not in the box becomes `value`.
+
+    y, x: flat; shapes (H, W, C); y_at, x_at: (row, column, channel) of the box's first corner; box: its (H, W, C).
+    """
+    if border:
+        n, i = t // y_shape[0], t % y_shape[0] - y_at[0]
+    else:
+        n, i = t // box[0], t % box[0]
+    c, run = y_shape[2], box[2]
+    begin = (n * y_shape[0] + y_at[0] + i) * y_shape[1] * c
+    row = y[begin : begin + y_shape[1] * c]  # y[n, y_at[0] + i, :, :]
+    if i < 0 or i >= box[0]:
+        _fill(row, value)
+        return
+    left, right = y_at[1] * c, (y_at[1] + box[1]) * c
+    if border:
+        _fill(row[:left], value)
+        _fill(row[right:], value)
+    source = ((n * x_shape[0] + x_at[0] + i) * x_shape[1] + x_at[1]) * x_shape[2] + x_at[2]
+    step = x_shape[2]
+    if run == c and run == step:  # whole pixels on both sides: the row is one piece
+        run = c = run * box[1]
+    for a in range(left + y_at[2], right, c):
+        # Unsigned sums of indices, for a slice per pixel would cost as much as 60 channels.
+        to, from_ = np.uintp(begin + a), np.uintp(source)
+        for k in range(np.uintp(run)):
+            y[to + k] = x[from_ + k]
+        source += step
 
 
 @njit(**THREADED)
-def _concat(y, x, skip):
-    rows = y.shape[0] * y.shape[1]
+def _place(y, y_shape, y_at, x, x_shape, x_at, box, value, border, tasks):
     if y.size < SPLIT:
-        for t in range(rows):
-            _concat_row(y, x, skip, t)
+        for t in range(tasks):
+            _place_row(y, y_shape, y_at, x, x_shape, x_at, box, value, border, t)
     else:
-        for t in prange(rows):
-            _concat_row(y, x, skip, t)
+        for t in prange(tasks):
+            _place_row(y, y_shape, y_at, x, x_shape, x_at, box, value, border, t)
+
+
+def _put(y, y_at, x, x_at, box, border=None):
+    """y[n, box at y_at] = x[n, box at x_at]; unless `border` is None, the rest of y becomes it (all channels boxed)."""
+    tasks = y.shape[0] * (box[0] if border is None else y.shape[1])
+    value = y.dtype.type(0 if border is None else border)
+    _place(y.reshape(-1), y.shape[1:], y_at, x.reshape(-1), x.shape[1:], x_at, box, value, border is not None, tasks)
+
+
+def _crop(skip: np.ndarray, x: np.ndarray) -> tuple[int, int, int]:
+    """First corner of the centre of skip."""
+    return (skip.shape[1] - x.shape[1]) // 2, (skip.shape[2] - x.shape[2]) // 2, 0
 
 
 def crop_concat(y, x, skip):
-    _concat(y, x, skip)
-
-
-@njit(**SERIAL)
-def _split_row(dx, dskip, dy, t):
-    """Row t of dskip, counted over the whole batch, and the row of dx that lies beside it in dy, if any."""
-    _, h, w, c = dx.shape
-    _, hs, ws, _ = dskip.shape
-    top, left = (hs - h) // 2, (ws - w) // 2
-    m, i = t // hs, t % hs - top
-    row = dskip[m, i + top]  # (WS, CS)
-    if i < 0 or i >= h:
-        row[:] = 0.0
-        return
-    row[:left] = 0.0
-    row[left + w :] = 0.0
-    for j in range(w):
-        source, a, b = dy[m, i, j], dx[m, i, j], row[left + j]
-        head, tail = source[:c], source[c:]
-        for k in range(head.size):
-            a[k] = head[k]
-        for k in range(tail.size):
-            b[k] = tail[k]
-
-
-@njit(**THREADED)
-def _split(dx, dskip, dy):
-    rows = dskip.shape[0] * dskip.shape[1]
-    if dy.size + dskip.size < SPLIT:
-        for t in range(rows):
-            _split_row(dx, dskip, dy, t)
-    else:
-        for t in prange(rows):
-            _split_row(dx, dskip, dy, t)
+    _, h, w, c = x.shape
+    _put(y, (0, 0, 0), x, (0, 0, 0), (h, w, c))
+    _put(y, (0, 0, c), skip, _crop(skip, x), (h, w, skip.shape[3]))
 
 
 def crop_concat_grad(dx, dskip, dy):
-    _split(dx, dskip, dy)
-
-
-def _mirror(size: int, before: int, after: int) -> np.ndarray:
-    """Source of each padded position: size 4, before 2, after 1 gives 2 1 0 1 2 3 2."""
-    place = np.abs(np.arange(-before, size + after))
-    return np.minimum(place, 2 * (size - 1) - place) if size > 1 else place
-
-
-def _inner(size: int, before: int, after: int) -> np.ndarray:
-    """Source of each padded position, -1 where there is none."""
-    place = np.arange(-before, size + after)
-    return np.where(place < size, np.maximum(place, -1), -1)
-
-
-@njit(**SERIAL)
-def _pad_row(y, x, rows, columns, left, value, t):
-    """Row t of y, counted over the whole batch: y[j] = x[rows[i], columns[j]], `value` where there is none."""
-    m, i = t // rows.size, t % rows.size
-    out = y[m, i]  # (OW, C)
-    if rows[i] < 0:
-        out[:] = value
-        return
-    row = x[m, rows[i]]  # (W, C), the middle of the padded row
-    right = left + row.shape[0]
-    out[left:right] = row
-    for part in ((0, left), (right, columns.size)):
-        for j in range(part[0], part[1]):
-            if columns[j] < 0:
-                out[j] = value
-            else:
-                out[j] = row[columns[j]]
-
-
-@njit(**THREADED)
-def _pad(y, x, rows, columns, left, value):
-    tasks = y.shape[0] * y.shape[1]
-    if y.size < SPLIT:
-        for t in range(tasks):
-            _pad_row(y, x, rows, columns, left, value, t)
-    else:
-        for t in prange(tasks):
-            _pad_row(y, x, rows, columns, left, value, t)
+    _, h, w, c = dx.shape
+    _put(dx, (0, 0, 0), dy, (0, 0, 0), (h, w, c))
+    _put(dskip, _crop(dskip, dx), dy, (0, 0, c), (h, w, dskip.shape[3]), border=0)
 
 
 def pad(y, x, *, padding, mode, value):
     top, bottom, left, right = padding
-    source = _mirror if mode == "reflect" else _inner
-    rows, columns = source(x.shape[1], top, bottom), source(x.shape[2], left, right)
-    _pad(y, x, rows, columns, left, x.dtype.type(value))
+    _, h, w, c = x.shape
+    _put(y, (top, left, 0), x, (0, 0, 0), (h, w, c), border=value if mode == "constant" else None)
+    if mode == "reflect":  # columns of the inner rows, then whole rows: corners are mirrored twice
+        inner = y[:, top : top + h]
+        inner[:, :, :left] = inner[:, :, 2 * left : left : -1]
+        inner[:, :, left + w :] = inner[:, :, left + w - 1 - right : left + w - 1][:, :, ::-1]
+        y[:, :top] = y[:, 2 * top : top : -1]
+        y[:, top + h :] = y[:, top + h - 1 - bottom : top + h - 1][:, ::-1]
 
 
-@njit(**SERIAL)
-def _pad_grad_row(dx, dy, rows, columns, left, t):
-    """Row t of dx, counted over the whole batch: sum of dy over all padded places that show its pixels."""
-    h, w = dx.shape[1:3]
-    m, i = t // h, t % h
-    out = dx[m, i]  # (W, C)
-    first = True
-    for a in range(rows.size):
-        if rows[a] != i:
-            continue
-        row = dy[m, a]  # (OW, C)
-        inner, flat = row[left : left + w].reshape(-1), out.reshape(-1)
-        if first:
-            flat[:] = inner
-        else:
-            for k in range(flat.size):
-                flat[k] += inner[k]
-        first = False
-        for part in ((0, left), (left + w, columns.size)):
-            for j in range(part[0], part[1]):
-                if columns[j] >= 0:
-                    to, source = out[columns[j]], row[j]
-                    for k in range(to.size):
-                        to[k] += source[k]
-
-
-@njit(**THREADED)
-def _pad_grad(dx, dy, rows, columns, left):
-    tasks = dx.shape[0] * dx.shape[1]
-    if dy.size < SPLIT:
-        for t in range(tasks):
-            _pad_grad_row(dx, dy, rows, columns, left, t)
-    else:
-        for t in prange(tasks):
-            _pad_grad_row(dx, dy, rows, columns, left, t)
+def _fold_columns(dx, dy, left, right):
+    """Add to dx what reflection copied outwards; dx and dy have the same rows."""
+    w = dx.shape[2]
+    dx[:, :, 1 : left + 1] += dy[:, :, :left][:, :, ::-1]
+    dx[:, :, w - 1 - right : w - 1] += dy[:, :, left + w :][:, :, ::-1]
 
 
 def pad_grad(dx, dy, *, padding, mode):
     top, bottom, left, right = padding
-    source = _mirror if mode == "reflect" else _inner
-    _pad_grad(dx, dy, source(dx.shape[1], top, bottom), source(dx.shape[2], left, right), left)
+    _, h, w, c = dx.shape
+    _put(dx, (0, 0, 0), dy, (top, left, 0), (h, w, c))
+    if mode == "reflect":
+        _fold_columns(dx, dy[:, top : top + h], left, right)
+        for strip, rows in ((dy[:, :top], dx[:, 1 : top + 1]), (dy[:, top + h :], dx[:, h - 1 - bottom : h - 1])):
+            folded = strip[:, :, left : left + w].copy()
+            _fold_columns(folded, strip, left, right)
+            rows += folded[:, ::-1]

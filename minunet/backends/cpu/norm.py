@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from minunet.backends.cpu.pointwise import GROUP, SERIAL, SPLIT, THREADED, layout
+from minunet.backends.cpu.pointwise import GROUP, SERIAL, SPLIT, THREADED, layout, repeated
 
 
 @njit(**SERIAL)
@@ -40,8 +40,9 @@ def _add_powers(x, shift, first, second):
 def _fold(lanes, out):
     """out[c] = sum of the lanes of channel c."""
     c = out.size
-    out[:] = lanes[:c]
-    for a in range(c, lanes.size, c):
+    for k in range(c):
+        out[k] = 0.0
+    for a in range(0, lanes.size, c):
         row = lanes[a : a + c]
         for k in range(row.size):
             out[k] += row[k]
@@ -58,21 +59,20 @@ def _moments_chunk(x, repeat, mean, m2):
     c = mean.size
     width = repeat * c
     shift = np.zeros(width, x.dtype)
-    first, second = np.zeros(width), np.zeros(width)
-    sample = x[: GROUP * width]
-    _add_powers(sample, shift, first, second)
-    _fold(first, mean)
-    for l in range(width):
-        shift[l] = mean[l % c] / (sample.size // c)
-    first[:] = 0.0
-    second[:] = 0.0
-    _add_powers(x, shift, first, second)
-    _fold(first, mean)
-    _fold(second, m2)
-    n = x.size // c
-    for k in range(c):
-        m2[k] -= mean[k] * mean[k] / n
-        mean[k] = shift[k] + mean[k] / n
+    first, second = np.empty(width), np.empty(width)
+    for stop in (GROUP * width, x.size):
+        part = x[:stop]
+        for l in range(width):
+            first[l] = second[l] = 0.0
+        _add_powers(part, shift, first, second)
+        _fold(first, mean)
+        _fold(second, m2)
+        n = part.size // c
+        for k in range(c):
+            m2[k] -= mean[k] * mean[k] / n
+            mean[k] = shift[k] + mean[k] / n
+        for l in range(width):
+            shift[l] = mean[l % c]
 
 
 @njit(**THREADED)
@@ -119,12 +119,10 @@ def _batch_norm(y, x, mean, factor, beta, lowest, chunk):
 
 
 def batch_norm(y, x, mean, var, gamma, beta, *, eps, activation):
-    if activation not in (None, "relu"):
-        raise ValueError(f"batch_norm: activation {activation!r} is not fused here; it is None or 'relu'")
     repeat, chunk, _ = layout(x.size, x.shape[-1])
     factor = (gamma / np.sqrt(var.astype(np.float64) + eps)).astype(x.dtype)
     lowest = x.dtype.type(-np.inf if activation is None else 0)
-    vectors = (np.tile(v, repeat) for v in (mean, factor, beta))
+    vectors = (repeated(v, repeat) for v in (mean, factor, beta))
     _batch_norm(y.reshape(-1), x.reshape(-1), *vectors, lowest, chunk)
 
 
@@ -185,7 +183,7 @@ def batch_norm_grad(dx, dgamma, dbeta, dy, x, mean, var, gamma, *, eps, training
     c = x.shape[-1]
     repeat, chunk, chunks = layout(x.size, c)
     dx, dy, x = dx.reshape(-1), dy.reshape(-1), x.reshape(-1)
-    lanes = np.tile(mean, repeat)
+    lanes = repeated(mean, repeat)
     sums = np.zeros((2, chunks, lanes.size))
     _products(dy, x, lanes, chunk, sums[0], sums[1])
     total, product = sums.sum(axis=1).reshape(2, repeat, c).sum(axis=1)  # sum dy, sum dy (x - mean), float64
@@ -195,5 +193,5 @@ def batch_norm_grad(dx, dgamma, dbeta, dy, x, mean, var, gamma, *, eps, training
     # dx = factor (dy - a - (x - mean) b): mean(dy) and z mean(dy z) with z = (x - mean) inverse.
     pixels = x.size // c if training else np.inf
     vectors = gamma * inverse, total / pixels, product * inverse**2 / pixels
-    factor, a, b = (np.tile(v.astype(x.dtype), repeat) for v in vectors)
+    factor, a, b = (repeated(v.astype(x.dtype), repeat) for v in vectors)
     _batch_norm_grad(dx, dy, x, lanes, factor, a, b, chunk)

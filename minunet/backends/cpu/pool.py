@@ -18,27 +18,28 @@ def _wins(v, best):
 
 @njit(**SERIAL)
 def _pool_row_2x2(y, indices, top, bottom, first):
-    """One output row of 2 x 2 windows with stride 2: four loads, three comparisons, two stores per element.
+    """One output row (OW, C) of 2 x 2 windows with stride 2: four loads, three comparisons, two stores per element.
 
-    top, bottom : (W, C), the two input rows; first: index of top[0] in the plane
+    top, bottom: the two input rows (W, C); first: index of top[0] in its plane
     """
     w = top.shape[0]
     for j in range(y.shape[0]):
-        a, b, c, d = top[2 * j], top[2 * j + 1], bottom[2 * j], bottom[2 * j + 1]
-        out, where = y[j], indices[j]
+        left, right = np.uintp(2 * j), np.uintp(2 * j + 1)
         # int32 beside float32: the choice of value and index then takes vectors of the same number of elements
-        ia = np.int32(first + 2 * j)
-        ib, ic, id_ = np.int32(ia + 1), np.int32(ia + w), np.int32(ia + w + 1)
-        for k in range(out.size):
-            best, at = a[k], ia
-            if _wins(b[k], best):
-                best, at = b[k], ib
-            if _wins(c[k], best):
-                best, at = c[k], ic
-            if _wins(d[k], best):
-                best, at = d[k], id_
-            out[k] = best
-            where[k] = at
+        at_a, at_b = np.int32(first + 2 * j), np.int32(first + 2 * j + 1)
+        at_c, at_d = np.int32(at_a + w), np.int32(at_b + w)
+        for k in range(y.shape[1]):
+            best, place = top[left, k], at_a
+            v = top[right, k]
+            wins = _wins(v, best)
+            best, place = v if wins else best, at_b if wins else place
+            v = bottom[left, k]
+            wins = _wins(v, best)
+            best, place = v if wins else best, at_c if wins else place
+            v = bottom[right, k]
+            wins = _wins(v, best)
+            y[j, k] = v if wins else best
+            indices[j, k] = at_d if wins else place
 
 
 @njit(**SERIAL)
@@ -47,44 +48,47 @@ def _pool_row(y, indices, x, u0, kernel, stride, left):
     h, w, _ = x.shape
     for j in range(y.shape[0]):
         v0 = j * stride - left
-        u_start, v_start = max(u0, 0), max(v0, 0)
-        out, where = y[j], indices[j]
-        out[:] = x[u_start, v_start]
-        where[:] = u_start * w + v_start
-        for u in range(u_start, min(u0 + kernel[0], h)):
-            for v in range(v_start, min(v0 + kernel[1], w)):
-                pixel, at = x[u, v], np.int32(u * w + v)
-                for k in range(out.size):
-                    wins = _wins(pixel[k], out[k])
-                    out[k] = pixel[k] if wins else out[k]
-                    where[k] = at if wins else where[k]
+        first = True
+        for u in range(max(u0, 0), min(u0 + kernel[0], h)):
+            for v in range(max(v0, 0), min(v0 + kernel[1], w)):
+                p, q, at = np.uintp(u), np.uintp(v), np.int32(u * w + v)
+                for k in range(y.shape[1]):
+                    wins = first | _wins(x[p, q, k], y[j, k])
+                    y[j, k] = x[p, q, k] if wins else y[j, k]
+                    indices[j, k] = at if wins else indices[j, k]
+                first = False
 
 
 @njit(**SERIAL)
 def _pool_task(y, indices, x, kernel, stride, padding, t):
-    oh, ow = y.shape[1:3]
+    """Row t of y, counted over the whole batch; y and indices (N OH, OW, C), x (N, H, W, C)."""
     h, w = x.shape[1:3]
-    n, i = t // oh, t % oh
-    plain = kernel == (2, 2) and stride == (2, 2) and padding == (0, 0)
-    if plain and 2 * oh <= h and 2 * ow <= w:
-        _pool_row_2x2(y[n, i], indices[n, i], x[n, 2 * i], x[n, 2 * i + 1], 2 * i * w)
+    oh = y.shape[0] // x.shape[0]
+    i, plane = t % oh, x[t // oh]
+    inside = 2 * i + 2 <= h and 2 * y.shape[1] <= w
+    if inside and kernel == (2, 2) and stride == (2, 2) and padding == (0, 0):
+        _pool_row_2x2(y[t], indices[t], plane[2 * i], plane[2 * i + 1], 2 * i * w)
     else:
-        _pool_row(y[n, i], indices[n, i], x[n], i * stride[0] - padding[0], kernel, stride[1], padding[1])
+        _pool_row(y[t], indices[t], plane, i * stride[0] - padding[0], kernel, stride[1], padding[1])
 
 
 @njit(**THREADED)
 def _pool(y, indices, x, kernel, stride, padding):
-    rows = y.shape[0] * y.shape[1]
     if x.size < SPLIT:
-        for t in range(rows):
+        for t in range(y.shape[0]):
             _pool_task(y, indices, x, kernel, stride, padding, t)
     else:
-        for t in prange(rows):
+        for t in prange(y.shape[0]):
             _pool_task(y, indices, x, kernel, stride, padding, t)
 
 
 def max_pool2d(y, indices, x, *, kernel, stride, padding):
-    _pool(y, indices, x, tuple(kernel), tuple(stride), tuple(padding))
+    _pool(_rows(y), _rows(indices), x, tuple(kernel), tuple(stride), tuple(padding))
+
+
+def _rows(a: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) as (N H, W, C)."""
+    return a.reshape(-1, *a.shape[2:])
 
 
 @njit(**SERIAL)
@@ -111,27 +115,30 @@ def _ranges(indices, low, high):
 
 @njit(**SERIAL)
 def _scatter_band(out, values, indices, low, high, band, t):
-    """Fill band t of the planes out (N, H W, C), `band` pixels each, from all rows of values that reach it."""
+    """Fill band t of the planes out (N, H W, C), `band` pixels each, from all rows of values that reach it.
+
+    values, indices: (N OH, OW, C); low, high: (N OH)
+    """
     bands = (out.shape[1] + band - 1) // band
     n, start = t // bands, t % bands * band
-    c = out.shape[2]
-    to = out[n, start : start + band].reshape(-1)
-    to[:] = 0.0
-    for i in range(values.shape[1]):
-        if high[n, i] < start or low[n, i] >= start + band:
+    oh = low.size // out.shape[0]
+    to = out[n, start : start + band]  # (band, C)
+    flat = to.reshape(-1)
+    for k in range(flat.size):
+        flat[k] = 0
+    for i in range(n * oh, (n + 1) * oh):
+        if high[i] < start or low[i] >= start + band:
             continue
-        row, where = values[n, i], indices[n, i]  # (OW, C)
+        row, where = values[i], indices[i]  # (OW, C)
         for j in range(row.shape[0]):
-            pixel, at = row[j], where[j]
-            for k in range(c):
-                place = (np.int64(at[k]) - start) * c + k
-                if 0 <= place < to.size:
-                    to[np.uintp(place)] += pixel[k]
+            for k in range(row.shape[1]):
+                place = np.int64(where[j, k]) - start
+                if 0 <= place < to.shape[0]:
+                    to[np.uintp(place), k] += row[j, k]
 
 
 @njit(**THREADED)
-def _scatter(out, values, indices, low, high, band):
-    tasks = out.shape[0] * ((out.shape[1] + band - 1) // band)
+def _scatter(out, values, indices, low, high, band, tasks):
     if out.size < SPLIT:
         for t in range(tasks):
             _scatter_band(out, values, indices, low, high, band, t)
@@ -140,89 +147,89 @@ def _scatter(out, values, indices, low, high, band):
             _scatter_band(out, values, indices, low, high, band, t)
 
 
-def _index_range(indices: np.ndarray, pixels: int, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest index of each row (N, OH). Raises ValueError if one lies outside the plane."""
-    n, oh = indices.shape[:2]
-    low, high = np.empty((2, n, oh), np.int32)
-    _ranges(indices.reshape(n * oh, -1), low.reshape(-1), high.reshape(-1))
-    if low.min() < 0 or high.max() >= pixels:
-        raise ValueError(f"{what}: indices run from {low.min()} to {high.max()}, but the plane has {pixels} pixels")
-    return low, high
-
-
 def scatter_by_index(out, values, indices):
     # Threads own bands of the plane, not rows of values: windows may overlap, and then two rows add to one pixel.
     # Which rows reach a band is known from their index ranges. Bands begin at even rows, where 2 x 2 windows do.
     n, h, w, c = out.shape
-    low, high = _index_range(indices, h * w, "scatter_by_index")
+    indices = _rows(indices)
+    low, high = np.empty((2, len(indices)), np.int32)
+    _ranges(indices.reshape(len(indices), -1), low, high)
+    _check_range(low.min(), high.max(), h * w)
     band = 2 * w * max(1, BAND // (2 * w * c))
-    _scatter(out.reshape(n, h * w, c), values, indices, low, high, band)
+    _scatter(out.reshape(n, h * w, c), _rows(values), indices, low, high, band, n * -(-h * w // band))
+
+
+def _check_range(low: int, high: int, pixels: int) -> None:
+    if low < 0 or high >= pixels:
+        raise ValueError(f"indices run from {low} to {high}, but the plane has {pixels} pixels, from 0")
 
 
 @njit(**SERIAL)
-def _gather_row(out, plane, indices, t):
-    """Row t of out, counted over the whole batch. True if an index lies outside the plane (N, H W, C)."""
-    oh = out.shape[1]
-    n, i = t // oh, t % oh
-    source = plane[n].reshape(-1)
-    c = out.shape[3]
-    pixels = plane.shape[1]
+def _gather_row(out, plane, indices):
+    """One row of out (OW, C) from the plane (H W, C). Returns whether an index lies outside of it."""
     outside = False
-    for j in range(out.shape[2]):
-        to, at = out[n, i, j], indices[n, i, j]
-        for k in range(to.size):
-            p = np.int64(at[k])
-            inside = (p >= 0) & (p < pixels)
+    for j in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            place = indices[j, k]
+            inside = (place >= 0) & (place < plane.shape[0])
             outside |= not inside
-            to[k] = source[np.uintp((p if inside else 0) * c + k)]
+            out[j, k] = plane[np.uintp(place if inside else 0), k]
     return outside
 
 
 @njit(**THREADED)
-def _gather(out, plane, indices, outside):
+def _gather(out, planes, indices, outside):
+    """out, indices (N OH, OW, C); planes (N, H W, C); outside (N OH)."""
+    oh = out.shape[0] // planes.shape[0]
     if out.size < SPLIT:
-        for t in range(outside.size):
-            outside[t] = _gather_row(out, plane, indices, t)
+        for t in range(out.shape[0]):
+            outside[t] = _gather_row(out[t], planes[t // oh], indices[t])
     else:
-        for t in prange(outside.size):
-            outside[t] = _gather_row(out, plane, indices, t)
+        for t in prange(out.shape[0]):
+            outside[t] = _gather_row(out[t], planes[t // oh], indices[t])
 
 
 def gather_by_index(out, plane, indices):
     n, h, w, c = plane.shape
     outside = np.empty(n * out.shape[1], np.bool_)
-    _gather(out, plane.reshape(n, h * w, c), indices, outside)
+    _gather(_rows(out), plane.reshape(n, h * w, c), _rows(indices), outside)
     if outside.any():
-        raise ValueError(
-            f"gather_by_index: indices run from {indices.min()} to {indices.max()}, but the plane has {h * w} pixels"
-        )
+        _check_range(indices.min(), indices.max(), h * w)
 
 
 @njit(**SERIAL)
-def _sum_row(x, sums, t):
-    """sums[t, c] = sum of row t over its pixels."""
-    out = sums[t]
-    out[:] = 0.0
-    for j in range(x.shape[1]):
-        pixel = x[t, j]
-        for k in range(out.size):
-            out[k] += pixel[k]
+def _sum_row(row, sums):
+    """sums[c] = sum over the pixels of a row (W, C)."""
+    for k in range(sums.size):
+        sums[k] = 0.0
+    whole = row.shape[0] // 8 * 8
+    for j in range(0, whole, 8):
+        eight = row[j : j + 8]
+        for k in range(sums.size):
+            s = row.dtype.type(0)
+            for r in range(8):  # in registers
+                s += eight[r, k]
+            sums[k] += s
+    rest = row[whole:]
+    for j in range(rest.shape[0]):
+        for k in range(sums.size):
+            sums[k] += rest[j, k]
 
 
 @njit(**THREADED)
 def _sum_rows(x, sums):
     if x.size < SPLIT:
         for t in range(sums.shape[0]):
-            _sum_row(x, sums, t)
+            _sum_row(x[t], sums[t])
     else:
         for t in prange(sums.shape[0]):
-            _sum_row(x, sums, t)
+            _sum_row(x[t], sums[t])
 
 
 def global_avg_pool(y, x):
     n, h, w, c = x.shape
     sums = np.empty((n * h, c))
-    _sum_rows(x.reshape(n * h, w, c), sums)
+    _sum_rows(_rows(x), sums)
     y[...] = sums.reshape(n, h, 1, c).sum(axis=1, keepdims=True) / (h * w)
 
 
