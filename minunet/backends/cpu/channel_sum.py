@@ -6,7 +6,7 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 
 from . import memory
-from .simd import address, lanes
+from .simd import address, lanes, prepare
 from .simd_gemm import ACCUMULATE, outer, part, split
 
 _CHUNK = 1024  # pixels summed in registers before they are added to the total: keeps float32 sums short
@@ -29,6 +29,7 @@ def _sum_rows(t, size, L, x, one, rows, columns, sums, S):
 
 def channel_sum(db: np.ndarray, dy: np.ndarray) -> None:
     """db[c] = sum over n, i, j of dy[n, i, j, c]; dy (N, H, W, C), db (C,)."""
+    prepare(dy.dtype, "outer")
     C = db.size
     pixels = dy.size // C
     fold = max(1, 4 * lanes(dy.dtype) // C)  # few channels: several pixels side by side fill the vectors

@@ -21,7 +21,7 @@ import numpy as np
 from numba import get_thread_id, njit, prange
 
 from . import memory
-from .simd import MAX_ROWS, Emit, address, copy_bytes, kernel, lanes, zero_bytes
+from .simd import MAX_ROWS, Emit, address, copy_bytes, kernel, lanes, prepare, zero_bytes
 from .simd_gemm import RELU, matmul, part, split
 
 _GROUP_BYTES = 384 * 1024  # packed weights that stay in L2 (1 MiB on the machines this was tuned on)
@@ -225,6 +225,7 @@ def tap_conv(y, x, w, b, stride, padding, dilation, activation, adjoint: bool, t
     if KH == KW == 1 and stride == (1, 1) and not any(padding):
         N, H, W, OH, OW = 1, 1, N * H * W, 1, N * OH * OW  # pixels are independent: one long row
     size, L = x.itemsize, lanes(x.dtype)
+    prepare(x.dtype, "matmul", "transpose")
     phases, taps, segments, column_blocks = _plan(H, W, C, OH, OW, KH, KW, stride, padding, dilation, adjoint, N, size)
     n_panels = split_ceil(O, 2 * L)
     longest = int(phases[:, 5].max())

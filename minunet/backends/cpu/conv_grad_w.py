@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, prange
 
 from . import memory
-from .simd import MAX_ROWS, address, lanes
+from .simd import MAX_ROWS, address, lanes, prepare
 from .simd_gemm import ACCUMULATE, outer, part, split
 
 _CHUNK_PIXELS = 4096
@@ -107,6 +107,7 @@ def grad_w(dw, x, dy, stride, padding, dilation, threads: int) -> None:
     (N, H, W, C), (_, OH, OW, O) = x.shape, dy.shape
     KH, KW = dw.shape[1:3]
     size, L = x.itemsize, lanes(x.dtype)
+    prepare(x.dtype, "outer")
     x_channels = C
     if dilation[1] == 1 and padding[2] == 0 and (OW - 1) * stride[1] + KW <= W:
         x_channels, KW = KW * C, 1  # taps of a row are neighbours in memory: wider pixels that overlap

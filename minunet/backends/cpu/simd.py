@@ -12,12 +12,15 @@ sizes, and byte addresses from `address`. Nothing checks bounds, so callers must
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from types import FunctionType
 
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
 
 _FEATURES = llvm.get_host_cpu_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
@@ -157,15 +160,16 @@ class Emit:
         return found or ir.Function(self.b.module, ir.FunctionType(result, args), name)
 
 
-def function(module: ir.Module, elem: ir.Type, name: str, n_args: int, body: Callable) -> ir.Function:
-    """The function `name` of `n_args` int64 in `module`, emitted by `body(emit, *args)` at first use."""
+def function(module: ir.Module, elem: ir.Type, name: str, n_args: int, body: Callable | None) -> ir.Function:
+    """The function `name` of `n_args` int64, in `module` once: emitted by `body(emit, *args)`, or only declared."""
     name = f"minunet_{name}_{elem}"
     if name in module.globals:
         return module.globals[name]
     fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * n_args), name)
-    fn.linkage = "internal"
-    fn.attributes.add("noinline")
     fn.attributes.add("nounwind")
+    if body is None:
+        return fn
+    fn.attributes.add("noinline")
     entry = fn.append_basic_block("entry")
     builder = ir.IRBuilder(entry)
     start = fn.append_basic_block("start")
@@ -176,24 +180,55 @@ def function(module: ir.Module, elem: ir.Type, name: str, n_args: int, body: Cal
     return fn
 
 
+_entries: dict[str, object] = {}  # name of a kernel -> the compiled function that contains its code
+
+
 def kernel(name: str, n_args: int, body: Callable) -> Callable:
-    """`k(t, (ints...))` for @njit code: calls the function emitted by `body(emit, *ints)` for the type of `t`."""
+    """`k(t, (ints...))` for @njit code: calls the function emitted by `body(emit, *ints)` for the type of `t`.
 
-    def typed(typingctx, t, args):
-        if not isinstance(t, types.Float) or not isinstance(args, types.BaseTuple) or len(args) != n_args:
-            return None
+    The callers hold only the symbol, so that the kernel is compiled once and not again with each of them; whoever runs
+    them must have called `prepare` first.
+    """
 
-        def codegen(context, builder, signature, values):
-            elem = context.get_value_type(t)
-            fn = function(builder.module, elem, name, n_args, body)
-            items = [builder.extract_value(values[1], i) for i in range(n_args)]
-            items = [context.cast(builder, v, a, types.int64) for v, a in zip(items, args)]
-            builder.call(fn, items)
-            return context.get_dummy_value()
+    def caller(emitted: Callable | None):
+        def typed(typingctx, t, args):
+            if not isinstance(t, types.Float) or not isinstance(args, types.BaseTuple) or len(args) != n_args:
+                return None
 
-        return types.void(t, args), codegen
+            def codegen(context, builder, signature, values):
+                fn = function(builder.module, context.get_value_type(t), name, n_args, emitted)
+                items = [builder.extract_value(values[1], i) for i in range(n_args)]
+                builder.call(fn, [context.cast(builder, v, a, types.int64) for v, a in zip(items, args)])
+                return context.get_dummy_value()
 
-    return intrinsic(typed)
+            return types.void(t, args), codegen
+
+        return intrinsic(typed)
+
+    # Numba stores compiled code under the file, line and name of a function: those of `body`, where the kernel is.
+    code = _entry.__code__.replace(
+        co_filename=body.__code__.co_filename, co_firstlineno=body.__code__.co_firstlineno, co_name=name
+    )
+    entry = FunctionType(code, {"call": caller(body)}, name)
+    entry.__qualname__ = name
+    entry.__module__ = body.__module__
+    _entries[name] = njit(cache=True)(entry), n_args
+    return caller(None)
+
+
+def _entry(t, args):
+    call(t, args)  # noqa: F821 (each kernel's entry has its own globals)
+
+
+@cache
+def prepare(dtype: np.dtype, *names: str) -> None:
+    """Compile, or load from Numba's cache, the kernels that cached callers refer to by symbol."""
+    for name in names:
+        entry, n_args = _entries[name]
+        signature = (from_dtype(np.dtype(dtype)), types.UniTuple(types.int64, n_args))
+        entry.compile(signature)
+        symbol = f"minunet_{name}_{'float' if signature[0] == types.float32 else 'double'}"
+        llvm.add_symbol(symbol, entry.overloads[signature].library.get_pointer_to_function(symbol))
 
 
 @intrinsic

@@ -23,9 +23,9 @@ from numba import get_thread_id, njit, prange
 
 from . import memory
 from .conv_direct import transpose
-from .simd import MAX_ROWS, address, copy_bytes, lanes, zero_bytes
+from .simd import MAX_ROWS, address, copy_bytes, lanes, prepare, zero_bytes
 from .simd_gemm import ACCUMULATE, RELU, matmul, part, split
-from .winograd_transforms import filter4, filter6, input4, input6, output_grad4, result4, result6
+from .winograd_transforms import TRANSFORMS, filter4, filter6, input4, input6, output_grad4, result4, result6
 
 _TILES = 56  # of a block: as many as keep V and M near L2
 _V_BYTES = 4 * 1024 * 1024  # but no more than this for the transformed inputs of a block
@@ -224,6 +224,7 @@ def conv3x3(y, x, w, b, top, left, activation, adjoint: bool, threads: int, m: i
     """
     (N, H, W, C), (_, OH, OW, O) = x.shape, y.shape
     L = lanes(np.float32)
+    prepare(x.dtype, "matmul", "transpose", *TRANSFORMS)
     if adjoint:
         top, left = 2 - top, 2 - left
     xis = (m + 2) ** 2

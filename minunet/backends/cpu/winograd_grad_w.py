@@ -18,10 +18,10 @@ from numba import get_thread_id, njit, prange
 
 from . import memory
 from .conv_grad_w import add_partial_sums
-from .simd import MAX_ROWS, address, lanes
+from .simd import MAX_ROWS, address, lanes, prepare
 from .simd_gemm import ACCUMULATE, outer, part, split
 from .winograd import INPUT4, OUTPUT_GRAD4, padded_row, round_up, transform_tiles
-from .winograd_transforms import weight_grad4
+from .winograd_transforms import TRANSFORMS, weight_grad4
 
 _BLOCK_BYTES = 300 * 1024  # transformed tiles of a block
 _O_GROUP, _C_GROUP = 32, 64  # sums of 36 x 32 x 64 float32: 295 KB
@@ -113,6 +113,7 @@ def grad_w3x3(dw, x, dy, top: int, left: int, threads: int) -> None:
     """conv2d_grad_w of a 3x3 filter, stride 1: dw (O, 3, 3, C), x (N, H, W, C), dy (N, OH, OW, O), float32."""
     (N, H, W, C), (_, OH, OW, O) = x.shape, dy.shape
     L = lanes(np.float32)
+    prepare(x.dtype, "outer", *TRANSFORMS)
     TH, TW = -(-OH // 4), -(-OW // 4)
     o_groups, c_groups = -(-O // _O_GROUP), -(-round_up(C, L) // _C_GROUP)
     groups = o_groups * c_groups

@@ -158,3 +158,8 @@ result6 = _two_sided("winograd_result6", matrices(6, 3)[0], False)  # 8x8 -> 6x6
 # Gradient in w: 3 results of 4 "taps" (dy), same points, so the same input transform.
 output_grad4 = _two_sided("winograd_output_grad4", matrices(3, 4)[1], True)  # 4x4 -> 6x6
 weight_grad4 = _two_sided("winograd_weight_grad4", matrices(3, 4)[0], False)  # 6x6 -> 3x3
+
+TRANSFORMS = tuple(
+    f"winograd_{kind}"
+    for kind in ("input4", "filter4", "result4", "input6", "filter6", "result6", "output_grad4", "weight_grad4")
+)
