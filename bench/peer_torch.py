@@ -68,7 +68,7 @@ class Step:
         loss = F.cross_entropy(self.model(self.x), self.y)
         loss.backward()
         grads = [p.grad.detach().numpy() for p in self.model.parameters()]
-        return float(loss), [g.transpose(0, 2, 3, 1) if g.ndim == 4 else g for g in grads]
+        return float(loss.detach()), [g.transpose(0, 2, 3, 1) if g.ndim == 4 else g for g in grads]
 
     def __call__(self) -> None:
         self.optimizer.zero_grad()
