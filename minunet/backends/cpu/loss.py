@@ -13,7 +13,7 @@ from numba import njit, prange
 from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED, exp_parts
 
 TILE = 128  # 21 classes: 21 KiB of scratch, within the L1 cache
-PIXELS = 1 << 13  # pixels in a task; its sums are added to the others' in the order of memory
+PIXELS = 1 << 11  # pixels in a task: 9 tasks for 132 x 132; sums of tasks are added in the order of memory
 
 
 @njit(**SERIAL)

@@ -39,7 +39,7 @@ def _nearest(size: int, out: int, dtype: np.dtype) -> Taps:
 
 @lru_cache
 def _bilinear(size: int, out: int, align_corners: bool, dtype: np.dtype) -> Taps:
-    """Centres of pixels fall together at the corners, or edges do: size 2, out 4 then reads 0 (twice), .25, .75, 1."""
+    """The corner pixels' centres fall together, or else their outer edges: size 2, out 4 reads at 0, .25, .75 and 1."""
     i = np.arange(out)
     if align_corners:
         place = i * ((size - 1) / max(out - 1, 1))
