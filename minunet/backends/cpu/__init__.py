@@ -2,21 +2,24 @@
 
 Kernels are found by row name in the module of the row's stem. What each computes is said once, in its row of
 `minunet.contract`; the gate has checked shapes and dtypes before a kernel is called. Compiled code is kept on disk by
-Numba (next to these files, or in the user's cache folder), so only the first use of a kernel on a machine waits for
+`minunet.jit`, so that only the first use of a kernel on a machine waits for
 the compiler: about a second each, half a minute for all of them in one dtype.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+
+from minunet import jit
 
 from minunet.backends.cpu import conv, join, loss, norm, optim, pointwise, pool, resample
 from minunet.backends.cpu.memory import empty
 from minunet.contract import ROWS
 
-__all__ = ["STEMS", "Array", "asarray", "empty", "kernels", "name", "numpy"]
+__all__ = ["STEMS", "Array", "asarray", "compiled", "empty", "kernels", "name", "numpy"]
 
 name = "cpu"
 Array = np.ndarray
@@ -41,3 +44,8 @@ def asarray(a) -> np.ndarray:
 def numpy(a: np.ndarray) -> np.ndarray:
     """The array itself: this backend works on NumPy's."""
     return a
+
+
+def compiled() -> bool:
+    """Whether an earlier run has compiled kernels here; otherwise the first step waits for the compiler."""
+    return jit.compiled(Path(__file__).parent)

@@ -6,9 +6,10 @@ One compiled kernel does that, an image row a task. What remains is mirrored bor
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED
+from minunet.jit import njit
 
 
 @njit(**SERIAL)

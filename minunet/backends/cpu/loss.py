@@ -8,9 +8,10 @@ The arithmetic is float64 throughout; the logits are read once, and no probabili
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED, exp_parts
+from minunet.jit import njit
 
 TILE = 128  # 21 classes: 21 KiB of scratch, within the L1 cache
 PIXELS = 1 << 11  # pixels in a task: 9 tasks for 132 x 132; sums of tasks are added in the order of memory

@@ -8,9 +8,10 @@ on the number of threads.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minunet.backends.cpu.pointwise import GROUP, SERIAL, SPLIT, THREADED, layout, repeated
+from minunet.jit import njit
 
 
 @njit(**SERIAL)

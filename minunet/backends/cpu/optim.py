@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minunet.backends.cpu.pointwise import CHUNK, SERIAL, SPLIT, THREADED
+from minunet.jit import njit
 
 
 @njit(**SERIAL)

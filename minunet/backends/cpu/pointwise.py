@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import overload
 
+from minunet.jit import njit
+
 # "contract" lets a * b + c be one fused operation; nothing else is relaxed: NaN, infinities and order stay.
-# Numba looks at a function's own file only when it decides whether compiled code on disk is stale.
-THREADED = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}, "parallel": True}
+THREADED = {"error_model": "numpy", "fastmath": {"contract"}, "parallel": True}
 SERIAL = THREADED | {"parallel": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # not called by Python
 SPLIT = 1 << 15
 CHUNK = 1 << 14

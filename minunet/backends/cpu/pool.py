@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED
+from minunet.jit import njit
 
 BAND = 1 << 16  # elements of a scattered plane that one task clears and fills: they stay in its L2 cache
 

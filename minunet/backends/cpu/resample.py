@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED
+from minunet.jit import njit
 
 
 class Taps(NamedTuple):
