@@ -150,9 +150,18 @@ def test_a_broken_loss_stops_with_step_and_advice_and_keeps_the_checkpoint(stack
     out = tmp_path / "out"
     settings = [*SMALL, "--lr", "1e30", "--optimizer", "sgd", "--warmup", "0"]
     assert run("isbi", "--data", stack, "--out", out, *settings) == 1
-    one_error(capsys, "step", "--lr")
-    if (out / "checkpoint.safetensors").exists():
-        assert all(np.isfinite(a).all() for a in weights(out).values())
+    one_error(capsys, "step", "--lr", "no checkpoint had been written yet")
+    assert not list(out.iterdir())
+
+
+def test_a_loss_that_breaks_later_names_the_last_good_checkpoint(stack, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    step = loop.Trainer.step
+    monkeypatch.setattr(loop.Trainer, "step", lambda self, b: step(self, b) * (np.nan if self.state.step == 8 else 1))
+    assert run("isbi", "--data", stack, "--out", out, *SMALL) == 1
+    one_error(capsys, "nan at step 9", str(out / "checkpoint.safetensors"))
+    assert checkpoint.load(out / "checkpoint.safetensors").extra["state"]["step"] == 6
+    assert all(np.isfinite(a).all() for a in weights(out).values())
 
 
 def test_a_synthetic_run_says_so_in_every_output(tmp_path, monkeypatch, capsys):
@@ -257,6 +266,14 @@ def test_held_out_sections_are_never_trained_on(stack, tmp_path, monkeypatch):
 
     kept = normalise(read_image(stack / "train-volume.tif"))[[1, 4, 5]]
     assert seen[0][1] == kept.tobytes()
+
+
+def test_the_real_stack_trains(data_dir, tmp_path):
+    settings = ["--width", "2", "--tile", "188", "--steps", "3", "--validate", "1", "--held-out", "29", "--quiet"]
+    assert run("isbi", "--data", data_dir, "--out", tmp_path / "out", *settings) == 0
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert result["data"]["name"] == "isbi2012" and not result["data"]["synthetic"]
+    assert np.isfinite(result["scores"]["v_rand"]["value"])
 
 
 def test_importing_minunet_loads_neither_numba_nor_torch():

@@ -21,7 +21,7 @@ from minunet.errors import UserError
 from minunet.files import atomic_write
 from minunet.metrics import Score
 from minunet.training.config import Config
-from minunet.training.loop import State, Trainer
+from minunet.training.loop import DivergedError, State, Trainer
 from minunet.training.pictures import curve, panel
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -51,13 +51,10 @@ def versions() -> dict[str, str]:
 
 
 def save(folder: Path, trainer: Trainer) -> None:
-    """Write checkpoint and log. Raises UserError, leaving the last good checkpoint, if a weight is not finite."""
+    """Write checkpoint and log. Raises DivergedError, leaving the last good checkpoint, if a weight is not finite."""
     for name, p in trainer.model.named_parameters():
         if not np.isfinite(p.numpy()).all():
-            raise UserError(
-                f"weights {name} are no longer finite at step {trainer.state.step}; lower --lr, and start again or"
-                f" resume the last good checkpoint, {folder / CHECKPOINT}"
-            )
+            raise DivergedError(f"weights {name} are no longer finite at step {trainer.state.step}")
     extra = {
         "config": trainer.config.to_json(),
         "state": asdict(trainer.state),

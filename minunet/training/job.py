@@ -20,7 +20,7 @@ from minunet.errors import UsageError, UserError
 from minunet.models import Network
 from minunet.training import folder as run_folder
 from minunet.training.config import Config, sections
-from minunet.training.loop import State, Trainer
+from minunet.training.loop import DivergedError, State, Trainer
 
 
 class Options(NamedTuple):
@@ -112,13 +112,23 @@ def _run(
         if optimizer_state is not None:
             trainer.optimizer.load_state_dict(optimizer_state)
         _announce(trainer, where)
-        with _bar(trainer, options.quiet) as bar:
-            trainer.run(bar, tqdm.write if not options.quiet else print)
+        try:
+            with _bar(trainer, options.quiet) as bar:
+                trainer.run(bar, tqdm.write if not options.quiet else print)
+        except DivergedError as error:
+            raise UserError(f"{error}; {_advice(config, where)}") from error
         if trainer.stopped:
             print(f"saved at step {state.step}; go on with: minunet train --resume {where}")
             return 130
         _finish(trainer, where, options.quiet)
     return 0
+
+
+def _advice(config: Config, where: Path) -> str:
+    """What to do about a broken loss, and what is left of the run."""
+    file = where / run_folder.CHECKPOINT
+    kept = f"the last good checkpoint is {file}" if file.exists() else "no checkpoint had been written yet"
+    return f"start again with a lower --lr (it was {config.lr:g}) or a higher --warmup; {kept}"
 
 
 def _announce(trainer: Trainer, where: Path) -> None:

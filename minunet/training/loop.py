@@ -28,6 +28,10 @@ LOG_EVERY = 20  # steps that one row of the log averages
 SAVE_SECONDS = 30.0  # a kill loses at most this much work
 
 
+class DivergedError(UserError):
+    """The loss or a weight is no longer finite."""
+
+
 @dataclass
 class State:
     """Where a run stands. With the weights, the optimiser's state and the Config it is all that resuming needs."""
@@ -87,7 +91,7 @@ class Trainer:
         return value
 
     def run(self, bar: tqdm, say: Callable[[str], None]) -> None:
-        """Train until the budget is used or a signal asks to stop (`stopped`). Raises UserError if the loss breaks."""
+        """Train until the budget is used or a signal asks to stop (`stopped`). Raises DivergedError if the loss breaks."""
         state, saved = self.state, time.monotonic()
         self.model.train()
         batches = self.sampler.batches(state.step)
@@ -99,10 +103,7 @@ class Trainer:
                     waited = time.monotonic() - start
                     loss = self.step(batch)
                     if not math.isfinite(loss):
-                        raise UserError(
-                            f"the loss became {loss} at step {state.step + 1}; lower --lr (now {self.config.lr:g}) or"
-                            " raise --warmup, and start again or resume the last good checkpoint"
-                        )
+                        raise DivergedError(f"the loss became {loss} at step {state.step + 1}")
                     state.step += 1
                     state.waiting += waited
                     self._log(loss)
