@@ -118,6 +118,11 @@ class Emit:
         fn = self._declare(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [self.vec, PTR, I32, self.masktype])
         self.b.call(fn, [value, pointer, ir.Constant(I32, self.size), mask])
 
+    def prefetch(self, pointer: ir.Value) -> None:
+        """Start to bring the cache line at `pointer`, which need not be valid memory, close to the processor."""
+        fn = self._declare("llvm.prefetch.p0", ir.VoidType(), [PTR, I32, I32, I32])
+        self.b.call(fn, [pointer, *(ir.Constant(I32, i) for i in (0, 3, 1))])  # for reading, all levels, data
+
     def mask(self, count: ir.Value) -> ir.Value:
         """Lanes 0 .. count - 1."""
         ints = ir.VectorType(I64, self.lanes)

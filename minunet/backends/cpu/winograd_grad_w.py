@@ -24,7 +24,7 @@ from .winograd import INPUT4, OUTPUT_GRAD4, padded_row, round_up, transform_tile
 from .winograd_transforms import TRANSFORMS, weight_grad4
 
 _BLOCK_BYTES = 300 * 1024  # transformed tiles of a block
-_O_GROUP, _C_GROUP = 32, 64  # sums of 36 x 32 x 64 float32: 295 KB
+_O_GROUP, _C_GROUP = 64, 64  # sums of 36 x 32 x 64 float32: 295 KB
 
 
 class GradTiling(NamedTuple):

@@ -97,8 +97,11 @@ def apply(e: Emit, matrix: np.ndarray, vectors: list) -> list:
     return out
 
 
-def _two_sided(name: str, matrix: np.ndarray, mask_loads: bool):
-    """The kernel `matrix @ tile @ matrix^T`; the mask guards the loads, or else the stores and the bias."""
+def _two_sided(name: str, matrix: np.ndarray, mask_loads: bool, ahead: int = 0):
+    """The kernel `matrix @ tile @ matrix^T`; the mask guards the loads, or else the stores and the bias.
+
+    `ahead`: columns to the next tile, which is fetched meanwhile: its rows are too short for the processor to foresee.
+    """
     p, q = matrix.shape
 
     def body(e, count, src, src_step, src_row, src_col, dst, dst_step, dst_row, dst_col, columns, bias, flags):
@@ -117,6 +120,9 @@ def _two_sided(name: str, matrix: np.ndarray, mask_loads: bool):
                     column = [e.load(at(src, src_step, i, src_row, r, src_col, c), load_mask) for r in range(q)]
                     for r, value in enumerate(apply(e, matrix, column)):
                         half[r][c] = value
+                    if c + ahead >= q:
+                        for r in range(q):
+                            e.prefetch(at(src, src_step, i, src_row, r, src_col, c + ahead))
                 if mask_loads:
                     for r in range(p):
                         for c, value in enumerate(apply(e, matrix, half[r])):
@@ -149,14 +155,14 @@ def _two_sided(name: str, matrix: np.ndarray, mask_loads: bool):
 # Each kernel: (t, (count, src, src_step, src_row, src_col, dst, dst_step, dst_row, dst_col, columns, bias, flags)),
 # for i < count: the tile at src + i * src_step, its elements src_row and src_col bytes apart, is transformed to
 # dst + i * dst_step. `columns` lanes are valid. Only results take a bias (at bias + i * dst_step, or 0) and RELU.
-input4 = _two_sided("winograd_input4", matrices(4, 3)[2], True)  # 6x6 -> 6x6
+input4 = _two_sided("winograd_input4", matrices(4, 3)[2], True, 4)  # 6x6 -> 6x6
 filter4 = _two_sided("winograd_filter4", matrices(4, 3)[1], True)  # 3x3 -> 6x6
 result4 = _two_sided("winograd_result4", matrices(4, 3)[0], False)  # 6x6 -> 4x4
-input6 = _two_sided("winograd_input6", matrices(6, 3)[2], True)  # 8x8 -> 8x8
+input6 = _two_sided("winograd_input6", matrices(6, 3)[2], True, 6)  # 8x8 -> 8x8
 filter6 = _two_sided("winograd_filter6", matrices(6, 3)[1], True)  # 3x3 -> 8x8
 result6 = _two_sided("winograd_result6", matrices(6, 3)[0], False)  # 8x8 -> 6x6
 # Gradient in w: 3 results of 4 "taps" (dy), same points, so the same input transform.
-output_grad4 = _two_sided("winograd_output_grad4", matrices(3, 4)[1], True)  # 4x4 -> 6x6
+output_grad4 = _two_sided("winograd_output_grad4", matrices(3, 4)[1], True, 4)  # 4x4 -> 6x6
 weight_grad4 = _two_sided("winograd_weight_grad4", matrices(3, 4)[0], False)  # 6x6 -> 3x3
 
 TRANSFORMS = tuple(
