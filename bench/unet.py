@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import minunet as mu
+from bench import memory
 from bench.timing import interleaved, ratio, summary
 
 CASES = {  # name: width, input size, rounds
@@ -67,6 +68,10 @@ def _case(width: int, size: int, default_rounds: int, rounds: int | None) -> dic
         "step_gflop": round(work.flops / 1e9, 2),
         "training_step": _table(training),
         "inference": _table(inference),
+        "step_peak_mib": {
+            "minunet": memory.measure("minunet", width, size),
+            "PyTorch": memory.measure("torch", width, size),
+        },
     }
 
 

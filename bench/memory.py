@@ -1,0 +1,49 @@
+"""Peak memory of a few training steps, in a process of its own: `python -m bench.memory minunet|torch WIDTH SIZE`."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+
+STEPS = 3  # the second allocates the optimiser's state and gradients together, the third shows that it ends there
+
+
+def measure(who: str, width: int, size: int) -> int:
+    """Peak resident memory in MiB of a new process that makes STEPS training steps of U-Net, program and all."""
+    command = [sys.executable, "-m", "bench.memory", who, str(width), str(size)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
+    return int(done.stdout)
+
+
+def _steps(who: str, width: int, size: int) -> None:
+    import minunet as mu
+
+    rng = np.random.default_rng(0)
+    model = mu.models.build("unet", width=width, dropout=0.0)
+    x = rng.standard_normal((1, size, size, 1)).astype(np.float32)
+    y = rng.integers(0, 2, (1, *model.output_size(size, size))).astype(np.int32)
+    if who == "torch":
+        from bench.peer_torch import Step
+
+        config = {"in_channels": 1, "n_classes": 2, "width": width}
+        step = Step(model, config, x, y, channels_last=True, fused=True)
+        del model
+        for _ in range(STEPS):
+            step()
+        return
+    optimizer = mu.optim.Adam(model.parameters(), lr=1e-4)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        mu.ops.softmax_cross_entropy(model(mu.Tensor(x)), y).backward()
+        optimizer.step()
+
+
+if __name__ == "__main__":
+    _steps(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on macOS
+    print(peak // (1 << 20 if sys.platform == "darwin" else 1 << 10))
