@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numba import get_thread_id, njit, prange
@@ -54,136 +55,148 @@ def _transpose_block(e: Emit, src, src_row, dst, dst_row, n_rows, n_cols):
 transpose = kernel("transpose", 6, _transpose_block)
 
 
+class Job(NamedTuple):
+    """Geometry of one call, and where its arrays are (byte addresses); x is what is read, y what is written."""
+
+    size: int  # bytes of an element
+    L: int  # elements of a vector
+    x: int
+    N: int
+    H: int
+    W: int
+    C: int
+    y: int
+    OH: int
+    OW: int
+    O: int
+    ish: int  # strides of the read and of the written image
+    isw: int
+    osh: int
+    osw: int
+    w: int
+    T: int  # taps of w
+    adjoint: bool
+    bias: int  # address, or 0 for none
+    flags: int
+    table: int  # byte offset of each run of taps, then a 0
+    zero: int  # address of that 0
+    packed: int  # weights in panels
+    patches: int  # a thread's work space
+    patch_bytes: int
+    groups: int  # groups of output panels
+    column_blocks: int
+
+
 @njit(cache=True)
-def pack_tap(t, size, L, w, O, T, C, tap, adjoint, panel, dst):
-    """One tap of a panel: dst[k, 2 L lanes] = w[o, tap, c] with (k, lane) = (c, o), or (o, c) for the adjoint."""
-    q0 = panel * 2 * L
-    width = min(2, split((C if adjoint else O) - q0, L)) * L
-    if adjoint:
-        valid = min(width, C - q0)
-        for o in range(O):
-            row = dst + o * width * size
-            copy_bytes(row, w + ((o * T + tap) * C + q0) * size, valid * size)
+def _pack(t, g, phases, taps, item):
+    """One tap of a panel: packed[k, 2 L lanes] = w[o, tap, c] with (k, lane) = (c, o), or (o, c) for the adjoint."""
+    panel, tap = item // len(taps), item % len(taps)
+    ph = 0
+    while tap >= phases[ph, 4] + phases[ph, 5]:
+        ph += 1
+    size, L, first, q0 = g.size, g.L, phases[ph, 4], panel * 2 * g.L
+    columns = split(g.O, L) * L
+    width = min(2 * L, columns - q0)
+    dst = g.packed + (first * columns + q0 * phases[ph, 5] + (tap - first) * width) * g.C * size
+    which = taps[tap, 2]
+    if g.adjoint:
+        valid = min(width, g.O - q0)
+        for k in range(g.C):
+            row = dst + k * width * size
+            copy_bytes(row, g.w + ((k * g.T + which) * g.O + q0) * size, valid * size)
             if valid < width:
                 zero_bytes(row + valid * size, (width - valid) * size)
         return
-    for o in range(q0, min(q0 + width, split(O, L) * L), L):
-        for c in range(0, C, L):
-            src = w + ((o * T + tap) * C + c) * size
+    for o in range(q0, q0 + width, L):
+        for c in range(0, g.C, L):
+            src = g.w + ((o * g.T + which) * g.C + c) * size
             to = dst + (c * width + o - q0) * size
-            transpose(t, (src, T * C * size, to, width * size, O - o, min(C - c, L)))
+            transpose(t, (src, g.T * g.C * size, to, width * size, g.O - o, min(g.C - c, L)))
 
 
 @njit(cache=True)
-def _patch(size, x, H, W, C, i, j, step, rows, taps, tap0, n_taps, dst):
-    """dst[r, tap, :] = x[i + di, j + r * step + dj, :], zero outside the image."""
+def _patch(g, image, i, j, rows, taps, dst):
+    """dst[r, tap, :] = image[i + di, j + r * isw + dj, :], zero outside the image."""
+    row = g.C * g.size
     for r in range(rows):
-        for q in range(n_taps):
-            h = i + taps[tap0 + q, 0]
-            w = j + r * step + taps[tap0 + q, 1]
-            to = dst + (r * n_taps + q) * C * size
-            if 0 <= h < H and 0 <= w < W:
-                copy_bytes(to, x + (h * W + w) * C * size, C * size)
+        for q in range(len(taps)):
+            h, w = i + taps[q, 0], j + r * g.isw + taps[q, 1]
+            to = dst + (r * len(taps) + q) * row
+            if 0 <= h < g.H and 0 <= w < g.W:
+                copy_bytes(to, image + (h * g.W + w) * row, row)
             else:
-                zero_bytes(to, C * size)
+                zero_bytes(to, row)
 
 
 @njit(cache=True)
-def _edge(t, size, L, y, y_col, x, H, W, C, i, j, step, n, phase, taps, zero, panels, p0, p1, K, O, bias, flags, patch):
-    """`n` pixels of a row whose taps may lie outside the image: copy to a patch, multiply there."""
-    tap0, n_taps = phase[4], phase[5]
-    parts = split(n, MAX_ROWS)
-    for q in range(parts):
-        r0, r1 = part(n, parts, q), part(n, parts, q + 1)
-        _patch(size, x, H, W, C, i, j + r0 * step, step, r1 - r0, taps, tap0, n_taps, patch)
-        for p in range(p0, p1):
-            q0 = p * 2 * L
-            nv = min(2, split(O - q0, L))
-            block = (r1 - r0, nv, patch, n_taps * C * size, zero, 1, n_taps * C, panels + q0 * K * size)
-            b = bias + q0 * size if bias else 0
-            matmul(t, block + (y + r0 * y_col + q0 * size, y_col, O - q0, b, flags))
+def _multiply(t, g, rows, a, a_row, table, runs, length, panels, K, p, y):
+    """`rows` pixels by panel p: y[r, :] = act(bias + A[r] @ panel); y points to channel 0 of the first pixel."""
+    q0 = p * 2 * g.L
+    nv = min(2, split(g.O - q0, g.L))
+    bias = g.bias + q0 * g.size if g.bias else 0
+    block = (rows, nv, a, a_row, table, runs, length, panels + q0 * K * g.size, y + q0 * g.size)
+    matmul(t, block + (g.osw * g.O * g.size, g.O - q0, bias, g.flags))
 
 
 @njit(cache=True)
-def _phase_of(phases, item):
-    """The phase a work item belongs to, and its number there."""
-    ph = 0
-    while item >= phases[ph, 10]:
-        item -= phases[ph, 10]
-        ph += 1
-    return ph, item
-
-
-@njit(cache=True)
-def _line(
-    t, size, L, y, x, bias, flags, H, W, C, OW, O, ish, isw, osw, i, j0, j1, phase, taps, table, zero, panels, p0, p1,
-    patch
-):  # fmt: skip
-    """Pixels j0 .. j1 - 1 of one row of a phase, output panels p0 .. p1 - 1; y points to the row, x to the image."""
+def _line(t, g, phase, taps, n, i, group, block, patch):
+    """Row i of a phase in image n: a block of its columns, a group of output panels."""
     tap0, n_taps, n_runs, run = phase[4], phase[5], phase[6], phase[7]
+    taps = taps[tap0 : tap0 + n_taps]
+    j0, j1 = part(phase[3], g.column_blocks, block), part(phase[3], g.column_blocks, block + 1)
     lo = min(max(j0, phase[8]), j1)
     hi = max(min(j1, phase[9]), lo)
-    if n_taps and not (i * ish + taps[tap0, 0] >= 0 and i * ish + taps[tap0 + n_taps - 1, 0] < H):
+    h, K = i * g.ish, n_taps * g.C
+    if n_taps and not (h + taps[0, 0] >= 0 and h + taps[-1, 0] < g.H):
         lo = hi = j0
-    y_col, K = osw * O * size, n_taps * C
+    pixel = g.C * g.size
+    image = g.x + n * g.H * g.W * pixel
+    y = g.y + ((n * g.OH + phase[0] + i * g.osh) * g.OW + phase[1]) * g.O * g.size
+    y_col = g.osw * g.O * g.size
+    panels = g.packed + tap0 * split(g.O, g.L) * g.L * pixel
+    n_panels = split(g.O, 2 * g.L)
+    p0, p1 = part(n_panels, g.groups, group), part(n_panels, g.groups, group + 1)
     parts = split(hi - lo, MAX_ROWS)
     for p in range(p0, p1):
-        q0 = p * 2 * L
-        nv = min(2, split(O - q0, L))
         for q in range(parts):
-            j, j_end = lo + part(hi - lo, parts, q), lo + part(hi - lo, parts, q + 1)
-            at = x + (i * ish * W + j * isw) * C * size
-            block = (j_end - j, nv, at, isw * C * size, table + 8 * tap0, n_runs, run * C, panels + q0 * K * size)
-            b = bias + q0 * size if bias else 0
-            matmul(t, block + (y + j * y_col + q0 * size, y_col, O - q0, b, flags))
-    for e0, e1 in ((j0, lo), (hi, j1)):
-        if e1 > e0:
-            _edge(
-                t, size, L, y + e0 * y_col, y_col, x, H, W, C, i * ish, e0 * isw, isw, e1 - e0,
-                phase, taps, zero, panels, p0, p1, K, O, bias, flags, patch,
-            )  # fmt: skip
+            j, end = lo + part(hi - lo, parts, q), lo + part(hi - lo, parts, q + 1)
+            at = image + (h * g.W + j * g.isw) * pixel
+            table = g.table + 8 * tap0
+            _multiply(t, g, end - j, at, g.isw * pixel, table, n_runs, run * g.C, panels, K, p, y + j * y_col)
+    for first, last in ((j0, lo), (hi, j1)):
+        parts = split(last - first, MAX_ROWS)
+        for q in range(parts):
+            j, end = first + part(last - first, parts, q), first + part(last - first, parts, q + 1)
+            _patch(g, image, h, j * g.isw, end - j, taps, patch)
+            for p in range(p0, p1):
+                _multiply(t, g, end - j, patch, K * g.size, g.zero, 1, K, panels, K, p, y + j * y_col)
+
+
+@njit(cache=True)
+def _item(t, g, phases, taps, item, patch):
+    """A row of the output is written by all its phases one after the other, while it is in the cache."""
+    block, rest = item % g.column_blocks, item // g.column_blocks
+    ph, rest = rest % len(phases), rest // len(phases)
+    rows = split(g.OH, g.osh)
+    i, rest = rest % rows, rest // rows
+    if i < phases[ph, 2]:
+        _line(t, g, phases[ph], taps, rest % g.N, i, rest // g.N, block, patch)
 
 
 @njit(parallel=True, cache=True)
-def _tap_conv(
-    t, size, L, y, x, w, bias, flags, adjoint, N, H, W, C, OH, OW, O, ish, isw, osh, osw,
-    phases, taps, table, packed, patches, patch_bytes, T, group, column_blocks, items
-):  # fmt: skip
-    n_panels, columns = split(O, 2 * L), split(O, L) * L
-    total = len(taps)
-    Ow, Cw = (C, O) if adjoint else (O, C)  # the weights' own axes
-    for item in prange(n_panels * total):
-        p, q = item // total, item % total
-        ph = 0
-        while q >= phases[ph, 4] + phases[ph, 5]:
-            ph += 1
-        tap0, n_taps = phases[ph, 4], phases[ph, 5]
-        width = min(2 * L, columns - p * 2 * L)
-        dst = packed + (tap0 * columns + p * 2 * L * n_taps + (q - tap0) * width) * C * size
-        pack_tap(t, size, L, w, Ow, T, Cw, taps[q, 2], adjoint, p, dst)
-
-    n_groups = split(n_panels, group)
+def _tap_conv(t, g, phases, taps, packs, items):
+    for item in prange(packs):
+        _pack(t, g, phases, taps, item)
     for item in prange(items):
-        ph, rest = _phase_of(phases, item)
-        block, rest = rest % column_blocks, rest // column_blocks
-        i, rest = rest % phases[ph, 2], rest // phases[ph, 2]
-        n, g = rest % N, rest // N
-        cols = phases[ph, 3]
-        _line(
-            t, size, L, y + ((n * OH + phases[ph, 0] + i * osh) * OW + phases[ph, 1]) * O * size,
-            x + n * H * W * C * size, bias, flags, H, W, C, OW, O, ish, isw, osw,
-            i, part(cols, column_blocks, block), part(cols, column_blocks, block + 1),
-            phases[ph], taps, table, table + 8 * total, packed + phases[ph, 4] * columns * C * size,
-            part(n_panels, n_groups, g), part(n_panels, n_groups, g + 1), patches + get_thread_id() * patch_bytes,
-        )  # fmt: skip
+        _item(t, g, phases, taps, item, g.patches + get_thread_id() * g.patch_bytes)
 
 
 @lru_cache(maxsize=1024)
-def _plan(H, W, C, OH, OW, KH, KW, stride, padding, dilation, adjoint, N, size):
+def _plan(H, W, C, OH, OW, KH, KW, stride, padding, dilation, adjoint, size):
     """(phases, taps, segments, column_blocks) of `_tap_conv`; H, W are the read image, OH, OW the written one.
 
     A row of `phases`: a, b, rows, columns, first tap, taps, runs of taps that are neighbours in memory, taps in a run,
-    first and end column whose taps all lie inside the image, work items per group of panels.
+    first and end column whose taps all lie inside the image.
     A row of `taps`: di, dj, index into the weights. `segments`: byte offset of each run, then 0.
     """
     (sh, sw), (dh, dw), (top, left) = stride, dilation, (padding[0], padding[2])
@@ -206,7 +219,7 @@ def _plan(H, W, C, OH, OW, KH, KW, stride, padding, dilation, adjoint, N, size):
             rows, cols = split_ceil(OH - a, osh), split_ceil(OW - b, osw)
             inside = (-(djs[0] // isw), (W - 1 - djs[-1]) // isw + 1) if here else (0, cols)
             first, n_runs = len(taps), len(here) // max(run, 1)
-            phases.append((a, b, rows, cols, first, len(here), n_runs, run, *inside, N * rows * column_blocks))
+            phases.append((a, b, rows, cols, first, len(here), n_runs, run, *inside))
             segments += [(di * W + dj) * C * size for di, dj, _ in here[:: max(run, 1)]]
             segments += [0] * (len(here) - n_runs)  # so that phase and taps share their first index
             taps += here
@@ -226,21 +239,21 @@ def tap_conv(y, x, w, b, stride, padding, dilation, activation, adjoint: bool, t
         N, H, W, OH, OW = 1, 1, N * H * W, 1, N * OH * OW  # pixels are independent: one long row
     size, L = x.itemsize, lanes(x.dtype)
     prepare(x.dtype, "matmul", "transpose")
-    phases, taps, segments, column_blocks = _plan(H, W, C, OH, OW, KH, KW, stride, padding, dilation, adjoint, N, size)
+    phases, taps, segments, column_blocks = _plan(H, W, C, OH, OW, KH, KW, stride, padding, dilation, adjoint, size)
     n_panels = split_ceil(O, 2 * L)
     longest = int(phases[:, 5].max())
-    group = max(1, _GROUP_BYTES // max(1, longest * C * 2 * L * size))
-    per_group = int(phases[:, 10].sum())
-    group = min(group, n_panels, max(1, n_panels * per_group // (4 * threads)))
-    phases = phases.copy()
-    phases[:, 10] *= split_ceil(n_panels, group)
+    (ish, isw), (osh, osw) = ((1, 1), stride) if adjoint else (stride, (1, 1))
+    items = N * split_ceil(OH, osh) * len(phases) * column_blocks
+    group = max(1, min(_GROUP_BYTES // max(1, longest * C * 2 * L * size), n_panels * items // (4 * threads)))
+    groups = split_ceil(n_panels, group)
     packed = memory.scratch(KH * KW * C * split_ceil(O, L) * L * size)
     patch_bytes = MAX_ROWS * longest * C * size + 64
     patches = memory.scratch(threads * patch_bytes)
-    (ish, isw), (osh, osw) = ((1, 1), stride) if adjoint else (stride, (1, 1))
-    _tap_conv(
-        x.dtype.type(0), size, L, address(y), address(x), address(w), 0 if b is None else address(b),
-        RELU if activation == "relu" else 0, adjoint, N, H, W, C, OH, OW, O, ish, isw, osh, osw,
-        phases, taps, address(segments), address(packed), address(patches), patch_bytes, KH * KW, group,
-        column_blocks, int(phases[:, 10].sum()),
+    job = Job(
+        size=size, L=L, x=address(x), N=N, H=H, W=W, C=C, y=address(y), OH=OH, OW=OW, O=O, ish=ish, isw=isw,
+        osh=osh, osw=osw, w=address(w), T=KH * KW, adjoint=adjoint, bias=0 if b is None else address(b),
+        flags=RELU if activation == "relu" else 0, table=address(segments), zero=address(segments) + 8 * len(taps),
+        packed=address(packed), patches=address(patches), patch_bytes=patch_bytes, groups=groups,
+        column_blocks=column_blocks,
     )  # fmt: skip
+    _tap_conv(x.dtype.type(0), job, phases, taps, n_panels * len(taps), items * groups)

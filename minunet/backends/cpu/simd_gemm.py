@@ -60,14 +60,13 @@ def _matmul_block(e, rows, vectors, a, a_row, table, segments, length, b, c, c_r
     acc = [[e.variable(init=zero) for _ in range(vectors)] for _ in range(rows)]
     panel = e.variable(PTR, e.pointer(b))
     table = e.pointer(table)
-    a = e.pointer(a)
+    pointers = _row_pointers(e, e.pointer(a), a_row, rows)
 
     def segment(s):
         offset = build.load(e.at(table, build.mul(s, e.int(8))), typ=I64, align=8)
-        pointers = _row_pointers(e, e.at(a, offset), a_row, rows)
 
         def inner(k):
-            at_k = build.mul(k, e.int(e.size))
+            at_k = build.add(offset, build.mul(k, e.int(e.size)))
             row = e.get(panel, PTR)
             _rank_one(e, acc, [e.at(p, at_k) for p in pointers], row)
             build.store(e.at(row, step), panel)
