@@ -169,6 +169,19 @@ def test_row_lengths_around_the_blocks(size, strict):
     Case((1, 3, size + 2, 5), 35, (3, 3)).check(2e-6)
 
 
+def test_only_padding_is_read(strict):
+    """The one output lies on padding: y is the bias, no tap reaches dx, dw is 0."""
+    case = Case((1, 1, 1, 3), 5, (1, 1), (3, 3), (1, 1, 1, 1))
+    assert (case.forward() == case.b).all()
+    assert (case.grad_x() == 0).all() and (case.grad_w() == 0).all()
+
+
+@pytest.mark.parametrize("channels", [1024, 2048])
+def test_pixels_that_share_a_cache_set(channels, strict):
+    """Strides of 4096 bytes take other register blocks."""
+    Case((1, 2, 17, channels), 3, (1, 2)).check(2e-6)
+
+
 def test_against_scipy():
     case = Case((1, 9, 11, 3), 2, (3, 5), dtype=F64)
     for o in range(2):

@@ -156,7 +156,8 @@ def _line(t, g, phase, taps, n, i, group, block, patch):
     panels = g.packed + tap0 * split(g.O, g.L) * g.L * pixel
     n_panels = split(g.O, 2 * g.L)
     p0, p1 = part(n_panels, g.groups, group), part(n_panels, g.groups, group + 1)
-    parts = split(hi - lo, MAX_ROWS)
+    # Pixels a multiple of 4096 bytes apart share one set of the L1 cache, which holds 8 lines.
+    parts = split(hi - lo, min(7, MAX_ROWS) if g.isw * pixel % 4096 == 0 else MAX_ROWS)
     for p in range(p0, p1):
         for q in range(parts):
             j, end = lo + part(hi - lo, parts, q), lo + part(hi - lo, parts, q + 1)
@@ -244,7 +245,7 @@ def tap_conv(y, x, w, b, stride, padding, dilation, activation, adjoint: bool, t
     longest = int(phases[:, 5].max())
     (ish, isw), (osh, osw) = ((1, 1), stride) if adjoint else (stride, (1, 1))
     items = N * split_ceil(OH, osh) * len(phases) * column_blocks
-    group = max(1, min(_GROUP_BYTES // max(1, longest * C * 2 * L * size), n_panels * items // (4 * threads)))
+    group = max(1, min(_GROUP_BYTES // (max(1, len(taps)) * C * 2 * L * size), n_panels * items // (4 * threads)))
     groups = split_ceil(n_panels, group)
     packed = memory.scratch(KH * KW * C * split_ceil(O, L) * L * size)
     patch_bytes = MAX_ROWS * longest * C * size + 64
