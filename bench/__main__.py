@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+
+with contextlib.suppress(ImportError):  # first: its threads shall wait as PyTorch chose, not as minunet.jit chooses
+    import torch  # noqa: F401
 
 from bench import isbi, report
 from minunet import cli

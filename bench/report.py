@@ -55,7 +55,7 @@ def speed(results: dict[str, Any] | None = None) -> str:
                 f" ({entry['best_peer'].removeprefix('PyTorch ')}) | **{r['median']:.2f}** |"
                 f" {r['quartile1']:.2f} - {r['quartile3']:.2f} |"
             )
-        ours, theirs = (case["step_peak_mib"][k] / 1024 for k in ("minunet", "PyTorch"))
+        ours, theirs = (case["step_peak_mib"][k] / 1024 for k in ("minunet", "torch"))
         rows.append(f"| {name} | training step, peak memory | {ours:.2f} GiB | {theirs:.2f} GiB | | |")
     m, v = results["machine"], results["versions"]
     rows.append(

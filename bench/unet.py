@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import minunet as mu
-from bench import memory
+from bench import memory, peer_torch
 from bench.timing import interleaved, ratio, summary
 
 CASES = {  # name: width, input size, rounds
@@ -24,8 +24,6 @@ def bench(names: list[str], rounds: int | None = None) -> dict[str, Any]:
 
 
 def _case(width: int, size: int, default_rounds: int, rounds: int | None) -> dict[str, Any]:
-    from bench import peer_torch
-
     rng = np.random.default_rng(0)
     config = {"in_channels": 1, "n_classes": 2, "width": width}
     model = mu.models.build("unet", **config, dropout=0.0)
@@ -68,10 +66,7 @@ def _case(width: int, size: int, default_rounds: int, rounds: int | None) -> dic
         "step_gflop": round(work.flops / 1e9, 2),
         "training_step": _table(training),
         "inference": _table(inference),
-        "step_peak_mib": {
-            "minunet": memory.measure("minunet", width, size),
-            "PyTorch": memory.measure("torch", width, size),
-        },
+        "step_peak_mib": {k: memory.measure(k, width, size) for k in ("minunet", "torch")},
     }
 
 
