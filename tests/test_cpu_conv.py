@@ -202,7 +202,7 @@ def test_winograd_against_brute_force(seed, m):
     y, dx, dw = (np.full_like(a, np.nan) for a in (case.dy, case.x, case.w))
     winograd.conv3x3(y, case.x, case.w, case.b, top, left, "relu", False, n, m)
     winograd.conv3x3(dx, case.dy, case.w, None, top, left, "none", True, n, m)
-    winograd_grad_w.grad_w3x3(dw, case.x, case.dy, top, left, n)
+    winograd_grad_w.grad_w3x3(dw, case.x, case.dy, top, left, n, m)
     for got, want in (
         (y, forward(case.x, case.w, case.b, *case.options, "relu")),
         (dx, grad_x(case.x.shape, case.dy, case.w, None, *case.options, "none")),

@@ -41,9 +41,9 @@ def _winograd_tile(read: np.ndarray, written: np.ndarray, w: np.ndarray, stride:
     if min(C, w.shape[0]) < 8:
         return 0
     # Multiply-adds for each pair of channels, transforms of the image included as 40 %; those of a filter take about
-    # as long as 110 (m = 4) or 220 (m = 6) of them.
+    # as long as 110 (m = 4) or 400 (m = 6) of them.
     tiles4, tiles6 = (N * -(-OH // m) * -(-OW // m) for m in (4, 6))
-    costs = {0: N * OH * OW * 9, 4: 1.4 * tiles4 * 36 + 110, 6: 1.4 * tiles6 * 64 + 220}
+    costs = {0: N * OH * OW * 9, 4: 1.4 * tiles4 * 36 + 110, 6: 1.4 * tiles6 * 64 + 400}
     return min(costs, key=costs.get)
 
 
@@ -82,7 +82,8 @@ def _apply(y, x, w, b, stride, padding, dilation, activation, adjoint: bool) -> 
 
 def conv2d_grad_w(dw: np.ndarray, x: np.ndarray, dy: np.ndarray, stride: Pair, padding: Quad, dilation: Pair) -> None:
     """dw[o,u,v,c] = sum over n,i,j of dy[n,i,j,o] * x[n, i*sh + u*dh - top, j*sw + v*dw - left, c]."""
-    if _winograd_tile(x, dy, dw, stride, dilation):
-        winograd_grad_w.grad_w3x3(dw, x, dy, padding[0], padding[2], get_num_threads())
+    m = _winograd_tile(x, dy, dw, stride, dilation)
+    if m:
+        winograd_grad_w.grad_w3x3(dw, x, dy, padding[0], padding[2], get_num_threads(), m)
     else:
         conv_grad_w.grad_w(dw, x, dy, stride, padding, dilation, get_num_threads())

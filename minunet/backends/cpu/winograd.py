@@ -22,15 +22,15 @@ import numpy as np
 from numba import get_thread_id, njit, prange
 
 from . import memory
+from . import winograd_transforms as wt
 from .conv_direct import transpose
 from .simd import MAX_ROWS, address, copy_bytes, lanes, prepare, zero_bytes
 from .simd_gemm import ACCUMULATE, RELU, matmul, part, split
-from .winograd_transforms import TRANSFORMS, filter4, filter6, input4, input6, output_grad4, result4, result6
 
 _TILES = 56  # of a block: as many as keep V and M near L2
 _V_BYTES = 4 * 1024 * 1024  # but no more than this for the transformed inputs of a block
 _U_BYTES = 320 * 1024  # transformed weights at hand, the rest of L2
-INPUT4, INPUT6, OUTPUT_GRAD4 = 0, 1, 2  # kinds of transform_tiles
+INPUT4, INPUT6, OUTPUT_GRAD4, OUTPUT_GRAD6 = 0, 1, 2, 3  # kinds of transform_tiles
 
 
 class Tiling(NamedTuple):
@@ -86,7 +86,7 @@ def load_patch(x, H, W, C, h, w, a, patch):
 @njit(cache=True)
 def transform_tiles(t, kind, L, x, H, W, C, TH, TW, m, top, left, tile0, tile1, c0, c1, v, v_xi, v_row, patch):
     """V[xi, tile - tile0, c - c0] for channels c0 .. c1 - 1 of tiles that start m apart; kind: which transform."""
-    a = 4 if kind == OUTPUT_GRAD4 else m + 2
+    a = m + 2 if kind in (INPUT4, INPUT6) else m
     whole = (c1 - c0) // L
     for tile in range(tile0, tile1):
         n, ij = tile // (TH * TW), tile % (TH * TW)
@@ -101,11 +101,13 @@ def transform_tiles(t, kind, L, x, H, W, C, TH, TW, m, top, left, tile0, tile1, 
             if columns:
                 tiles = (count, src + (c0 + first * L) * 4, L * 4, row, C * 4, to + first * L * 4, L * 4)
                 if kind == INPUT4:
-                    input4(t, tiles + (6 * v_xi, v_xi, columns, 0, 0))
+                    wt.input4(t, tiles + (6 * v_xi, v_xi, columns, 0, 0))
                 elif kind == INPUT6:
-                    input6(t, tiles + (8 * v_xi, v_xi, columns, 0, 0))
+                    wt.input6(t, tiles + (8 * v_xi, v_xi, columns, 0, 0))
+                elif kind == OUTPUT_GRAD4:
+                    wt.output_grad4(t, tiles + (6 * v_xi, v_xi, columns, 0, 0))
                 else:
-                    output_grad4(t, tiles + (6 * v_xi, v_xi, columns, 0, 0))
+                    wt.output_grad6(t, tiles + (8 * v_xi, v_xi, columns, 0, 0))
 
 
 @njit(cache=True)
@@ -125,9 +127,9 @@ def transform_filters(t, g, panel, k0, k1, u, buffer):
         if g.adjoint:
             filters = (k1 - k0, g.w + ((k0 * 9 + 8) * C + q) * 4, 9 * C * 4, -3 * C * 4, -C * 4, to, step)
             if m == 4:
-                filter4(t, filters + (6 * g.u_xi, g.u_xi, g.O - q, 0, 0))
+                wt.filter4(t, filters + (6 * g.u_xi, g.u_xi, g.O - q, 0, 0))
             else:
-                filter6(t, filters + (8 * g.u_xi, g.u_xi, g.O - q, 0, 0))
+                wt.filter6(t, filters + (8 * g.u_xi, g.u_xi, g.O - q, 0, 0))
             continue
         for c in range(k0, k1, L):
             for tap in range(9):
@@ -135,9 +137,9 @@ def transform_filters(t, g, panel, k0, k1, u, buffer):
                 transpose(t, (src, 9 * C * 4, buffer + tap * L * L * 4, L * 4, g.O - q, min(C - c, L)))
             filters = (min(k1 - c, L), buffer, L * 4, 3 * L * L * 4, L * L * 4, to + (c - k0) * step, step)
             if m == 4:
-                filter4(t, filters + (6 * g.u_xi, g.u_xi, L, 0, 0))
+                wt.filter4(t, filters + (6 * g.u_xi, g.u_xi, L, 0, 0))
             else:
-                filter6(t, filters + (8 * g.u_xi, g.u_xi, L, 0, 0))
+                wt.filter6(t, filters + (8 * g.u_xi, g.u_xi, L, 0, 0))
 
 
 @njit(cache=True)
@@ -161,9 +163,9 @@ def _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch):
                 bias = g.bias + (q0 + first * L) * 4 if g.bias else 0
                 results = (dst + first * L * 4, L * 4, dst_row, dst_col, columns, bias, g.flags)
                 if m == 4:
-                    result4(t, tiles + (6 * p_xi, p_xi) + results)
+                    wt.result4(t, tiles + (6 * p_xi, p_xi) + results)
                 else:
-                    result6(t, tiles + (8 * p_xi, p_xi) + results)
+                    wt.result6(t, tiles + (8 * p_xi, p_xi) + results)
         if not inside:
             for r in range(rows):
                 for s in range(cols):
@@ -224,7 +226,7 @@ def conv3x3(y, x, w, b, top, left, activation, adjoint: bool, threads: int, m: i
     """
     (N, H, W, C), (_, OH, OW, O) = x.shape, y.shape
     L = lanes(np.float32)
-    prepare(x.dtype, "matmul", "transpose", *TRANSFORMS)
+    prepare(x.dtype, "matmul", "transpose", *wt.TRANSFORMS)
     if adjoint:
         top, left = 2 - top, 2 - left
     xis = (m + 2) ** 2

@@ -161,11 +161,12 @@ result4 = _two_sided("winograd_result4", matrices(4, 3)[0], False)  # 6x6 -> 4x4
 input6 = _two_sided("winograd_input6", matrices(6, 3)[2], True, 6)  # 8x8 -> 8x8
 filter6 = _two_sided("winograd_filter6", matrices(6, 3)[1], True)  # 3x3 -> 8x8
 result6 = _two_sided("winograd_result6", matrices(6, 3)[0], False)  # 8x8 -> 6x6
-# Gradient in w: 3 results of 4 "taps" (dy), same points, so the same input transform.
+# Gradient in w: 3 results of 4 or 6 "taps" (dy), same points, so the same input transform.
 output_grad4 = _two_sided("winograd_output_grad4", matrices(3, 4)[1], True, 4)  # 4x4 -> 6x6
 weight_grad4 = _two_sided("winograd_weight_grad4", matrices(3, 4)[0], False)  # 6x6 -> 3x3
+output_grad6 = _two_sided("winograd_output_grad6", matrices(3, 6)[1], True, 6)  # 6x6 -> 8x8
+weight_grad6 = _two_sided("winograd_weight_grad6", matrices(3, 6)[0], False)  # 8x8 -> 3x3
 
 TRANSFORMS = tuple(
-    f"winograd_{kind}"
-    for kind in ("input4", "filter4", "result4", "input6", "filter6", "result6", "output_grad4", "weight_grad4")
+    f"winograd_{kind}{m}" for kind in ("input", "filter", "result", "output_grad", "weight_grad") for m in (4, 6)
 )
