@@ -30,3 +30,14 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data sets at {folder}; set MINUNET_DATA to their folder")
     return folder
+
+
+@pytest.fixture(params=("reference", "cpu"))
+def backend(request):
+    """Runs the test on both backends: ask for it, or mark a module with `usefixtures("backend")`."""
+    from minunet import backends
+
+    if request.param not in backends.available():
+        pytest.skip(f"backend {request.param!r} is not available here")
+    with backends.use_backend(request.param):
+        yield request.param

@@ -8,20 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from minunet import backends, ops
+from minunet import ops
 from minunet.gradcheck import gradcheck
 from minunet.tensor import Tensor
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 Rng = np.random.Generator
-
-
-@pytest.fixture(autouse=True, params=("reference", "cpu"))
-def backend(request):
-    """Every test here runs on both backends."""
-    if request.param not in backends.available():
-        pytest.skip(f"backend {request.param!r} is not available here")
-    with backends.use_backend(request.param):
-        yield request.param
 
 
 def normal(*shape: int) -> Callable[[Rng], np.ndarray]:

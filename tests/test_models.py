@@ -7,18 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from minunet import backends, models, ops
+from minunet import models, ops
 from minunet.models import Network
-
-
-@pytest.fixture(params=("reference", "cpu"))
-def backend(request):
-    """Tests that compute ask for this, and run on both backends."""
-    if request.param not in backends.available():
-        pytest.skip(f"backend {request.param!r} is not available here")
-    with backends.use_backend(request.param):
-        yield request.param
-
 
 on_each_backend = pytest.mark.usefixtures("backend")
 

@@ -5,21 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minunet import backends, models, ops
+from minunet import models, ops
 from minunet.gradcheck import gradcheck
 from minunet.interop import from_torch
 from minunet.models import Network
 from minunet.nn import Parameter
 from minunet.tensor import Tensor
 
-
-@pytest.fixture(autouse=True, params=("reference", "cpu"))
-def backend(request):
-    """Every test here runs on both backends."""
-    if request.param not in backends.available():
-        pytest.skip(f"backend {request.param!r} is not available here")
-    with backends.use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def images_first(y: np.ndarray) -> np.ndarray:

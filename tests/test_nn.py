@@ -5,18 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minunet import backends, nn, ops
+from minunet import nn, ops
 from minunet.nn import init
 from minunet.tensor import Tensor
 
-
-@pytest.fixture(autouse=True, params=("reference", "cpu"))
-def backend(request):
-    """Every test here runs on both backends."""
-    if request.param not in backends.available():
-        pytest.skip(f"backend {request.param!r} is not available here")
-    with backends.use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 class Small(nn.Module):

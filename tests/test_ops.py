@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from minunet import backends, ops
+from minunet import ops
 from minunet.tensor import Tensor
 
 property_test = settings(
@@ -17,18 +17,11 @@ property_test = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # the backend is the same for all examples
 )
+
+pytestmark = pytest.mark.usefixtures("backend")
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 9)
 few = st.integers(1, 4)
-
-
-@pytest.fixture(autouse=True, params=("reference", "cpu"))
-def backend(request):
-    """Every test here runs on both backends."""
-    if request.param not in backends.available():
-        pytest.skip(f"backend {request.param!r} is not available here")
-    with backends.use_backend(request.param):
-        yield request.param
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:

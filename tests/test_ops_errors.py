@@ -7,16 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
-from minunet import backends, ops
+from minunet import ops
 
-
-@pytest.fixture(autouse=True, params=("reference", "cpu"))
-def backend(request):
-    """Every test here runs on both backends."""
-    if request.param not in backends.available():
-        pytest.skip(f"backend {request.param!r} is not available here")
-    with backends.use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def zeros(*shape: int, dtype: type = np.float64) -> np.ndarray:

@@ -5,20 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minunet import backends, optim
+from minunet import optim
 from minunet.nn import Parameter
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 SHAPES = [(3, 2, 2, 5), (7,), (1,)]
 STEPS = 7
-
-
-@pytest.fixture(autouse=True, params=("reference", "cpu"))
-def backend(request):
-    """Every test here runs on both backends."""
-    if request.param not in backends.available():
-        pytest.skip(f"backend {request.param!r} is not available here")
-    with backends.use_backend(request.param):
-        yield request.param
 
 
 def parameters(dtype: type = np.float64) -> list[Parameter]:

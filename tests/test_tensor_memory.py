@@ -8,18 +8,11 @@ from weakref import ref
 import numpy as np
 import pytest
 
-from minunet import backends, ops, tensor
+from minunet import ops, tensor
 from minunet.nn import Parameter
 from minunet.tensor import Node, Tensor, no_grad, record
 
-
-@pytest.fixture(autouse=True, params=("reference", "cpu"))
-def backend(request):
-    """Every test here runs on both backends."""
-    if request.param not in backends.available():
-        pytest.skip(f"backend {request.param!r} is not available here")
-    with backends.use_backend(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def leaf(*shape: int, seed: int = 0, dtype: type = np.float64) -> Tensor:
