@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from minunet import jit
-
 from minunet.backends.cpu import conv, join, loss, norm, optim, pointwise, pool, resample
 from minunet.backends.cpu.memory import empty
 from minunet.contract import ROWS

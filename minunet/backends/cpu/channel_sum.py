@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, prange
+
+from minunet.jit import njit
 
 from . import memory
 from .simd import address, lanes, prepare
@@ -12,7 +14,7 @@ from .simd_gemm import ACCUMULATE, outer, part, split
 _CHUNK = 1024  # pixels summed in registers before they are added to the total: keeps float32 sums short
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def _sum_rows(t, size, L, x, one, rows, columns, sums, S):
     """sums[s, q] = sum of x[r, q] over the s-th part of the rows."""
     for s in prange(S):

@@ -19,7 +19,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_thread_id, njit, prange
+from numba import get_thread_id, prange
+
+from minunet.jit import njit
 
 from . import memory
 from .simd import MAX_ROWS, Emit, address, copy_bytes, kernel, lanes, prepare, zero_bytes
@@ -87,7 +89,7 @@ class Job(NamedTuple):
     column_blocks: int
 
 
-@njit(cache=True)
+@njit
 def _pack(t, g, phases, taps, item):
     """One tap of a panel: packed[k, 2 L lanes] = w[o, tap, c] with (k, lane) = (c, o), or (o, c) for the adjoint."""
     panel, tap = item // len(taps), item % len(taps)
@@ -114,7 +116,7 @@ def _pack(t, g, phases, taps, item):
             transpose(t, (src, g.T * g.C * size, to, width * size, g.O - o, min(g.C - c, L)))
 
 
-@njit(cache=True)
+@njit
 def _patch(g, image, i, j, rows, taps, dst):
     """dst[r, tap, :] = image[i + di, j + r * isw + dj, :], zero outside the image."""
     row = g.C * g.size
@@ -128,7 +130,7 @@ def _patch(g, image, i, j, rows, taps, dst):
                 zero_bytes(to, row)
 
 
-@njit(cache=True)
+@njit
 def _multiply(t, g, rows, a, a_row, table, runs, length, panels, K, p, y):
     """`rows` pixels by panel p: y[r, :] = act(bias + A[r] @ panel); y points to channel 0 of the first pixel."""
     q0 = p * 2 * g.L
@@ -138,7 +140,7 @@ def _multiply(t, g, rows, a, a_row, table, runs, length, panels, K, p, y):
     matmul(t, block + (g.osw * g.O * g.size, g.O - q0, bias, g.flags))
 
 
-@njit(cache=True)
+@njit
 def _line(t, g, phase, taps, n, i, group, block, patch):
     """Row i of a phase in image n: a block of its columns, a group of output panels."""
     tap0, n_taps, n_runs, run = phase[4], phase[5], phase[6], phase[7]
@@ -173,7 +175,7 @@ def _line(t, g, phase, taps, n, i, group, block, patch):
                 _multiply(t, g, end - j, patch, K * g.size, g.zero, 1, K, panels, K, p, y + j * y_col)
 
 
-@njit(cache=True)
+@njit
 def _item(t, g, phases, taps, item, patch):
     """A row of the output is written by all its phases one after the other, while it is in the cache."""
     block, rest = item % g.column_blocks, item // g.column_blocks
@@ -184,7 +186,7 @@ def _item(t, g, phases, taps, item, patch):
         _line(t, g, phases[ph], taps, rest % g.N, i, rest // g.N, block, patch)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def _tap_conv(t, g, phases, taps, packs, items):
     for item in prange(packs):
         _pack(t, g, phases, taps, item)

@@ -12,7 +12,9 @@ Limit: multiply units; for few channels the loads.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from minunet.jit import njit
 
 from . import memory
 from .simd import MAX_ROWS, address, lanes, prepare
@@ -23,7 +25,7 @@ _CHUNK_BYTES = 256 * 1024
 _SUM_BYTES = 256 * 1024  # sums that one work item keeps in L2
 
 
-@njit(cache=True)
+@njit
 def _clip(size, first, step, a, b):
     """Range of i in [a, b) with 0 <= first + i * step < size."""
     lo = max(a, -(first // step)) if first < 0 else a
@@ -31,7 +33,7 @@ def _clip(size, first, step, a, b):
     return lo, max(lo, hi)
 
 
-@njit(cache=True)
+@njit
 def _sum_item(
     t, size, L, dy, x, out, N, H, W, C, OH, OW, O, KH, KW, sh, sw, dh, dw, top, left,
     swap, x_channels, line0, line1, tap0, tap1, m0, m1, chunk_rows
@@ -70,7 +72,7 @@ def _sum_item(
         flags = ACCUMULATE
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def _grad_w(
     t, size, L, dy, x, target, N, H, W, C, OH, OW, O, KH, KW, sh, sw, dh, dw, top, left,
     swap, x_channels, S, tap_groups, row_groups, chunk_rows
@@ -88,7 +90,7 @@ def _grad_w(
         )  # fmt: skip
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def add_partial_sums(total, partial):
     """total[i] = partial[0, i] + partial[1, i] + ..., in this order."""
     S, n = partial.shape

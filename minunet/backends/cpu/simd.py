@@ -18,9 +18,11 @@ from types import FunctionType
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
+
+from minunet.jit import njit
 
 _FEATURES = llvm.get_host_cpu_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
@@ -217,7 +219,7 @@ def kernel(name: str, n_args: int, body: Callable) -> Callable:
     entry = FunctionType(code, {"call": caller(body)}, name)
     entry.__qualname__ = name
     entry.__module__ = body.__module__
-    _entries[name] = njit(cache=True)(entry), n_args
+    _entries[name] = njit(entry), n_args
     return caller(None)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from itertools import chain
 
 from llvmlite import ir
-from numba import njit
+
+from minunet.jit import njit
 
 from .simd import I64, MAX_ROWS, MAX_VECTORS, PTR, Emit, function, kernel
 

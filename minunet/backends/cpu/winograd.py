@@ -19,7 +19,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_thread_id, njit, prange
+from numba import get_thread_id, prange
+
+from minunet.jit import njit
 
 from . import memory
 from . import winograd_transforms as wt
@@ -69,7 +71,7 @@ class Tiling(NamedTuple):
     zero: int  # address of an int64 0
 
 
-@njit(cache=True)
+@njit
 def load_patch(x, H, W, C, h, w, a, patch):
     """patch[r, s, :] = x[h + r, w + s, :] for r, s < a, zero outside the image; float32."""
     c0, c1 = min(max(0, -w), a), max(min(a, W - w), 0)
@@ -83,7 +85,7 @@ def load_patch(x, H, W, C, h, w, a, patch):
             zero_bytes(row, a * C * 4)
 
 
-@njit(cache=True)
+@njit
 def transform_tiles(t, kind, L, x, H, W, C, TH, TW, m, top, left, tile0, tile1, c0, c1, v, v_xi, v_row, patch):
     """V[xi, tile - tile0, c - c0] for channels c0 .. c1 - 1 of tiles that start m apart; kind: which transform."""
     a = m + 2 if kind in (INPUT4, INPUT6) else m
@@ -110,7 +112,7 @@ def transform_tiles(t, kind, L, x, H, W, C, TH, TW, m, top, left, tile0, tile1, 
                     wt.output_grad6(t, tiles + (8 * v_xi, v_xi, columns, 0, 0))
 
 
-@njit(cache=True)
+@njit
 def transform_filters(t, g, panel, k0, k1, u, buffer):
     """U[xi, k - k0, lane] = G w G^T for inner channels k0 .. k1 - 1 of one panel; k0 is a multiple of L.
 
@@ -142,7 +144,7 @@ def transform_filters(t, g, panel, k0, k1, u, buffer):
                 wt.filter6(t, filters + (8 * g.u_xi, g.u_xi, L, 0, 0))
 
 
-@njit(cache=True)
+@njit
 def _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch):
     """y of each tile from M[xi, tile, lane], for the output channels q0 .. q0 + width - 1 that exist."""
     m, L = g.m, g.L
@@ -172,7 +174,7 @@ def _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch):
                     copy_bytes(to + r * row + s * col, patch + (r * m + s) * width * 4, valid * 4)
 
 
-@njit(cache=True)
+@njit
 def _block(t, g, item, v):
     """One work item: a block of tiles, a group of output panels; v is this thread's work space."""
     product, patch, u = v + g.product_at, v + g.patch_at, v + g.u_at
@@ -203,7 +205,7 @@ def _block(t, g, item, v):
         _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def _winograd(t, g):
     for item in prange(g.blocks * g.groups):
         _block(t, g, item, g.scratch + get_thread_id() * g.per_thread)

@@ -15,7 +15,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_thread_id, njit, prange
+from numba import get_thread_id, prange
+
+from minunet.jit import njit
 
 from . import memory
 from .conv_grad_w import add_partial_sums
@@ -64,7 +66,7 @@ class GradTiling(NamedTuple):
     patch_at: int
 
 
-@njit(cache=True)
+@njit
 def _item(t, g, item, v):
     """One part of the tiles, one group of o, one group of c; v is this thread's work space."""
     d, sums, patch, L, a = v + g.d_at, v + g.s_at, v + g.patch_at, g.L, g.m + 2
@@ -110,7 +112,7 @@ def _item(t, g, item, v):
                     weight_grad6(t, tiles + results)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def _winograd_grad_w(t, g):
     for item in prange(g.splits * g.o_groups * g.c_groups):
         _item(t, g, item, g.scratch + get_thread_id() * g.per_thread)
