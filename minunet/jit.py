@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 # GNU OpenMP's threads spin while they wait for the next loop. On a busy machine a spinning thread holds the core that
-# the last worker of the loop needs. A width-16 U-Net's step on two cores took, alone and beside one busy process:
-# spinning as by default 46 and over 1000 ms, sleeping at once 60 and 80, sleeping after 2000 turns 51 and 97.
-# Read when Numba starts its threads, which is later than this line; the user's own settings stand.
+# the last worker of the loop needs. A width-16 U-Net's step on two cores took (median, ms) alone / beside one busy
+# process / beside several programs with threads: spinning as by default 46 / 100 / over 500, sleeping at once 60 / 80 /
+# 90, sleeping after 2000 turns 50 / 97 / 70 to 110. Read when Numba starts its threads, which is later than this line;
+# the user's own settings stand.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -12,7 +12,7 @@ from minunet import cli
 from minunet.errors import UsageError, UserError
 from minunet.training.config import Config, sections
 
-DEFAULT_STEPS = 4000  # about five minutes on two cores
+DEFAULT_STEPS = 5500  # about five minutes on two cores
 
 
 def _parser() -> argparse.ArgumentParser:
