@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -43,7 +43,18 @@ def _steps(who: str, width: int, size: int) -> None:
         optimizer.step()
 
 
+def _peak() -> int:
+    """Peak resident memory of this process in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # on Linux getrusage would tell the parent's peak, which the child inherits
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) >> 10
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on macOS
+    return peak >> (20 if sys.platform == "darwin" else 10)
+
+
 if __name__ == "__main__":
     _steps(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on macOS
-    print(peak // (1 << 20 if sys.platform == "darwin" else 1 << 10))
+    print(_peak())

@@ -49,19 +49,19 @@ def _winograd_tile(read: np.ndarray, written: np.ndarray, w: np.ndarray, stride:
 
 def conv2d(
     y: np.ndarray, x: np.ndarray, w: np.ndarray, b: np.ndarray | None,
-    stride: Pair, padding: Quad, dilation: Pair, activation: str,
+    stride: Pair, padding: Quad, dilation: Pair, activation: str | None,
 ) -> None:  # fmt: skip
     """y[n,i,j,o] = act(b[o] + sum over u,v,c of x[n, i*sh + u*dh - top, j*sw + v*dw - left, c] * w[o,u,v,c]).
 
     y (N, OH, OW, O), x (N, H, W, C), w (O, KH, KW, C), b (O,) or None; x is 0 outside. padding is (top, bottom, left,
-    right), of which bottom and right follow from the sizes; activation is "none" or "relu".
+    right), of which bottom and right follow from the sizes; activation is None or "relu".
     """
     _apply(y, x, w, b, stride, padding, dilation, activation, False)
 
 
 def conv2d_grad_x(
     dx: np.ndarray, dy: np.ndarray, w: np.ndarray, b: np.ndarray | None,
-    stride: Pair, padding: Quad, dilation: Pair, activation: str,
+    stride: Pair, padding: Quad, dilation: Pair, activation: str | None,
 ) -> None:  # fmt: skip
     """The adjoint of conv2d in x; with bias b (C,) and activation it is also the transposed convolution.
 
