@@ -91,7 +91,7 @@ class Trainer:
         return value
 
     def run(self, bar: tqdm, say: Callable[[str], None]) -> None:
-        """Train until the budget is used or a signal asks to stop (`stopped`). Raises DivergedError if the loss breaks."""
+        """Train until the budget is used or a signal asks to stop. Raises DivergedError if the loss breaks."""
         state, saved = self.state, time.monotonic()
         self.model.train()
         batches = self.sampler.batches(state.step)
