@@ -1,34 +1,37 @@
-"""`python -m bench`: time minunet against PyTorch on this machine (`pip install -e ".[bench]"`)."""
+"""`python -m bench`: time minunet against its peers on this machine (`pip install -e ".[bench]"`)."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import re
 import sys
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-with contextlib.suppress(ImportError):  # first: its threads shall wait as PyTorch chose, not as minunet.jit chooses
+# First: their threads shall wait as they chose, not as minunet.jit chooses. One that is broken is reported later.
+with contextlib.suppress(ImportError, OSError):
     import torch  # noqa: F401
+with contextlib.suppress(ImportError, OSError):
+    import ncnn  # noqa: F401
 
 from bench import isbi, report
 from minunet import cli
-from minunet.errors import UserError
+from minunet.errors import UsageError
+from minunet.files import atomic_write
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command. Returns 0; errors are raised."""
+    """The command. Returns 0, or 1 where a result of ours was wrong, and so not timed; errors are raised."""
     p = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    what = "time U-Net; keep a finished run on ISBI as README's result; only rewrite README's tables"
-    p.add_argument("what", nargs="?", choices=("unet", "isbi", "report"), default="unet", help=what)
+    what = "measure on the CPU; keep a finished run on ISBI as README's result; only rewrite README's tables"
+    p.add_argument("what", nargs="?", choices=("cpu", "isbi", "report"), default="cpu", help=what)
     p.add_argument("--run", metavar="DIR", default="runs/isbi", help="isbi: the run's output folder")
-    p.add_argument("--cases", default="width 16, 316 tile", help='names with ";" between, or "all"')
-    p.add_argument("--rounds", type=int, help="repeats of each contestant (default: by case)")
-    p.add_argument("--out", metavar="DIR", help="write results.json there; bench/results is what README's tables show")
+    p.add_argument("--quick", action="store_true", help="cpu: under two minutes, without the wide network")
+    p.add_argument("--out", metavar="DIR", help="cpu: write cpu.json there; README shows that in bench/results")
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = p.parse_args(argv)
     if args.what == "isbi":
@@ -36,34 +39,31 @@ def main(argv: list[str] | None = None) -> int:
     if args.what in ("isbi", "report"):
         report.rewrite_readme()
         return 0
-    if find_spec("torch") is None:
-        raise UserError('bench: PyTorch, the peer, is not installed; pip install -e ".[bench]"')
 
-    from bench import unet
+    from bench import cpu
 
-    names = list(unet.CASES) if args.cases == "all" else [n.strip() for n in args.cases.split(";")]
-    unknown = [n for n in names if n not in unet.CASES]
-    if unknown:
-        raise UserError(f"--cases {unknown[0]}: is not known; there are: {'; '.join(unet.CASES)}")
-    results = {"machine": report.machine(), "versions": _versions(), "unet": unet.bench(names, args.rounds)}
+    if args.quick and args.out is not None and Path(args.out).resolve() == report.RESULTS:
+        raise UsageError("--quick leaves out what README shows, so it does not write there; choose another --out")
+    if args.out is not None:  # before minutes of work
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+    results, wrong = cpu.measure(args.quick)
     print(report.speed(results))
     if args.out is not None:
-        folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "cpu.json"
-        file.write_text(json.dumps(results, indent=2) + "\n")
+        file = Path(args.out) / "cpu.json"
+        with atomic_write(file) as temporary:
+            temporary.write_text(dumps(results), encoding="utf-8")
         print(f"written: {file}")
-    return 0
+        if file.resolve().parent == report.RESULTS:
+            report.rewrite_readme()
+            print("README's tables are up to date")
+    for text in wrong:
+        print(f"error: not timed, {text}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("minunet", "numpy", "numba", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+def dumps(results: dict[str, Any]) -> str:
+    """JSON with each innermost object on a line of its own."""
+    return re.sub(r"\{[^{}]*\}", lambda m: " ".join(m.group().split()), json.dumps(results, indent=1)) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""U-Net in PyTorch, written as its users write it, with weights taken from ours. The only file that imports torch."""
+"""PyTorch: U-Net as its users write it, with our weights; a training step; a single layer and its two gradients."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -75,7 +77,55 @@ class Step:
         F.cross_entropy(self.model(self.x), self.y).backward()
         self.optimizer.step()
 
-    def infer(self) -> torch.Tensor:
-        """Logits, nothing recorded."""
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def runners(model, shape: tuple[int, ...], threads: int) -> dict[str, Callable]:
+    """Both layouts; see `bench.peers`. The number of threads is the process's (`bench.peers.threads`)."""
+    del shape, threads
+    return {name: _runner(model, layout) for name, layout in FORMATS.items()}
+
+
+def _runner(ours, layout: torch.memory_format) -> Callable[[np.ndarray], np.ndarray]:
+    names = ("in_channels", "n_classes", "width", "depth", "padding")
+    net = load(UNet(**{k: ours.config[k] for k in names if k in ours.config}), ours).to(memory_format=layout)
+
+    def run(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return self.model(self.x)
+            return net(torch.from_numpy(x).contiguous(memory_format=layout)).numpy()
+
+    return run
+
+
+def layer_calls(layer, x, w, b, dy) -> dict[str, dict[str, Callable[[], torch.Tensor]]]:
+    """{layout: {"forward", "grad_x", "grad_w": call}} of one `bench.layers.Layer`, from arrays in our layout.
+
+    Results are (N, C, H, W) and (O, C, KH, KW) tensors; `ours` brings them into minunet's layout.
+    """
+    found = {}
+    for name, layout in FORMATS.items():
+        tx, tw, tdy = (torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=layout) for a in (x, w, dy))
+        found[name] = _layer(layer, tx, tw, torch.from_numpy(b), tdy)
+    return found
+
+
+def _layer(layer, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, dy: torch.Tensor) -> dict[str, Callable]:
+    s, p, d = ([v, v] for v in (layer.stride, layer.padding, layer.dilation))
+
+    def forward() -> torch.Tensor:
+        with torch.inference_mode():
+            return F.conv_transpose2d(x, w, b, s, p) if layer.transposed else F.conv2d(x, w, b, s, p, d)
+
+    def gradient(which: int) -> torch.Tensor:
+        mask = [k == which for k in range(3)]
+        backward = torch.ops.aten.convolution_backward
+        with torch.inference_mode():
+            return backward(dy, x, w, None, s, p, d, layer.transposed, [0, 0], 1, mask)[which]
+
+    return {"forward": forward, "grad_x": lambda: gradient(0), "grad_w": lambda: gradient(1)}
+
+
+def ours(result: torch.Tensor) -> np.ndarray:
+    """(N, C, H, W) -> (N, H, W, C), (O, C, KH, KW) -> (O, KH, KW, C), without a copy."""
+    return result.permute(0, 2, 3, 1).numpy()

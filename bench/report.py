@@ -7,13 +7,25 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from bench.load import BUSY
+from bench.peers import NOT_INSTALLED, PEERS, of
 from minunet.errors import UserError
 from minunet.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
+LAYERS_PICTURE = "docs/cpu_layers.png"
+LAYER_TOLERANCE = 2e-5  # error of a layer's result above which it is not timed: norm over norm, against float64
+RUNS = {  # what is measured of a network, and how README calls it
+    "inference": "inference",
+    "inference, 1 thread": "inference, 1 thread",
+    "predict": "512 x 512 image, mirrored context",
+    "training_step": "training step",
+    "training_step, 1 thread": "training step, 1 thread",
+}
 READING = (  # the order in which a newcomer reads, and what each place holds
     ("minunet/tensor.py", "Tensor and tape: what a gradient is here"),
     ("minunet/ops", "the operations: formula, derivative, policy, once"),
@@ -37,32 +49,104 @@ def machine() -> dict[str, Any]:
 
 
 def speed(results: dict[str, Any] | None = None) -> str:
-    """Whole networks against PyTorch, from bench/results/cpu.json or the results given."""
+    """Whole networks, and single layers, against the peers: from bench/results/cpu.json or the results given."""
+    stored = results is None
     results = results or _read("cpu.json")
     if results is None:
         return "not measured"
     rows = [
-        "| U-Net | what | minunet | PyTorch (its best) | times as fast | quartiles |",
-        "|---|---|---|---|---|---|",
+        f"| U-Net | what | minunet | {' | '.join(PEERS)} | times as fast as the best | quartiles |",
+        f"|---|---|---|{'---|' * len(PEERS)}---|---|",
     ]
     for name, case in results["unet"].items():
-        for what in ("training_step", "inference"):
-            entry = case[what]
-            ours, theirs = entry["times"]["minunet"]["median_ms"], entry["times"][entry["best_peer"]]["median_ms"]
-            r = entry["ratio"]
-            rows.append(
-                f"| {name} | {what.replace('_', ' ')} | {ours:.1f} ms | {theirs:.1f} ms"
-                f" ({entry['best_peer'].removeprefix('PyTorch ')}) | **{r['median']:.2f}** |"
-                f" {r['quartile1']:.2f} - {r['quartile3']:.2f} |"
-            )
-        ours, theirs = (case["step_peak_mib"][k] / 1024 for k in ("minunet", "torch"))
-        rows.append(f"| {name} | training step, peak memory | {ours:.2f} GiB | {theirs:.2f} GiB | | |")
+        for what, label in RUNS.items():
+            if what in case:
+                rows.append(f"| {name} | {label} | {_network_cells(case[what], results['versions'], what)} |")
+        if "step_peak_mib" in case:
+            peak = {k: f"{v / 1024:.2f} GiB" for k, v in case["step_peak_mib"].items()}
+            cells = [peak["minunet"], peak.get("torch", "not measured"), *[""] * len(PEERS)]
+            rows.append(f"| {name} | training step, peak memory | {' | '.join(cells)} | |")
     m, v = results["machine"], results["versions"]
+    packages = {peer: v.get(needs[0]) for peer, (_, needs) in PEERS.items()}
+    names = [f"{peer} {number}" for peer, number in packages.items() if number not in (None, NOT_INSTALLED)]
     rows.append(
-        f"\nfloat32, batch 1, {m['cores']} cores of {m['processor']}, PyTorch {v['torch']}, Numba {v['numba']}. Medians"
-        " of interleaved repeats in one process, after both gradients were found equal."
+        f"\nfloat32, batch 1, {m['cores']} cores of {m['processor']}; {', '.join(names)}, Numba {v['numba']}. Medians"
+        " of interleaved repeats in one process, each peer in its best configuration, after all results were found"
+        f" equal.{_busy(results)}"
     )
-    return "\n".join(rows)
+    return "\n".join([*rows, *layer_lines(results, stored)])
+
+
+def _busy(results: dict[str, Any]) -> str:
+    share = results.get("others_share")
+    return f" Other programs took {share:.0%} of the processors meanwhile." if share and share > BUSY else ""
+
+
+def _network_cells(entry: dict[str, Any], versions: dict[str, str], what: str) -> str:
+    """Ours, each peer's best configuration or why there is none, and the ratio."""
+    cells = [f"{entry['times']['minunet']['median_ms']:.1f} ms"]
+    for peer, (_, packages) in PEERS.items():
+        times = [t["median_ms"] for name, t in entry["times"].items() if of(name) == peer]
+        if times:
+            cells.append(f"{min(times):.1f} ms")
+        elif what.startswith("training_step") and peer != "PyTorch":
+            cells.append("")  # it does not train
+        elif any(of(name) == peer for name in entry.get("wrong", {})):
+            cells.append("wrong result")
+        else:
+            absent = any(versions.get(p) == NOT_INSTALLED for p in packages)
+            cells.append(NOT_INSTALLED if absent else "not measured")
+    r = entry.get("ratio")
+    cells += [f"**{r['median']:.2f}**", f"{r['quartile1']:.2f} - {r['quartile3']:.2f}"] if r else ["", ""]
+    return " | ".join(cells)
+
+
+def layer_lines(results: dict[str, Any], picture: bool) -> list[str]:
+    """A table with a line for each set of layers, its picture if there is one, and what the numbers mean."""
+    sets = {title: rows for title, rows in results.get("layers", {}).items() if rows}
+    if not sets:
+        return ["\nSingle layers: not measured."]
+    lines = [
+        "\n| layers | pass | times as fast as PyTorch's best: median | least | at least as fast in | largest error |"
+        " median share of the roof |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for title, rows in sets.items():
+        for what in ("forward", "grad_x", "grad_w"):
+            entries = {name: row[what] for name, row in rows.items() if "times" in row[what]}
+            ratios = {name: e["ratio"]["median"] for name, e in entries.items() if "ratio" in e}
+            compared = ["not measured"] * 3
+            if ratios:
+                least = min(ratios, key=ratios.get)
+                ahead = sum(r >= 1 for r in ratios.values())
+                compared = [f"**{median(ratios.values()):.2f}**", f"{ratios[least]:.2f} ({least})"]
+                compared.append(f"{ahead} of {len(rows)}")
+            error = max((row[what]["error"] for row in rows.values()), default=0.0)
+            share = f"{median(e['share_of_roof'] for e in entries.values()):.0%}" if entries else "not measured"
+            lines.append(f"| {title} | {what} | {' | '.join(compared)} | {error:.1e} | {share} |")
+    roof = results["roof"]
+    lines.append(
+        f"\nError: norm against float64 over norm, at most {LAYER_TOLERANCE:.0e} or nothing is timed. Roof: the larger"
+        f" of the plain sum's operations at sgemm's {roof['sgemm_gflops']:.0f} GFLOP/s and each array's bytes once at"
+        f" a copy's {roof['copy_gbytes']:.0f} GB/s; Winograd needs fewer operations, and so goes above 100 %."
+    )
+    if picture and (ROOT / LAYERS_PICTURE).is_file():
+        lines.append(f"\n![GFLOP/s of each layer of U-Net]({LAYERS_PICTURE})")
+    return lines
+
+
+def draw_layers() -> None:
+    """docs/cpu_layers.png from bench/results/cpu.json: the widest U-Net measured. Nothing where there is none."""
+    results = _read("cpu.json") or {}
+    sets = {title: rows for title, rows in results.get("layers", {}).items() if title.startswith("width") and rows}
+    if not sets:
+        return
+    from bench import plot
+
+    title = max(sets, key=lambda t: sum(row["gflop"] for row in sets[t].values()))
+    sgemm = results["roof"]["sgemm_gflops"]
+    (ROOT / LAYERS_PICTURE).parent.mkdir(exist_ok=True)
+    plot.layers(ROOT / LAYERS_PICTURE, sets[title], sgemm, f"U-Net, {title}, {results['machine']['cores']} cores")
 
 
 def isbi() -> str:
@@ -137,7 +221,8 @@ def rewrite(text: str, name: str = "README.md") -> str:
 
 
 def rewrite_readme(readme: Path = ROOT / "README.md") -> None:
-    """Bring README's tables up to date."""
+    """Bring README's tables and the picture of the layers up to date."""
+    draw_layers()
     text = rewrite(readme.read_text(encoding="utf-8"), readme.name)
     with atomic_write(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,37 +1,82 @@
-"""Whole U-Nets against PyTorch: a training step and inference, same weights, same input, results checked first."""
+"""Whole U-Nets against the peers: inference and a training step, same weights, same input, results checked first."""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 import minunet as mu
-from bench import memory, peer_torch
-from bench.timing import interleaved, ratio, summary
+from bench import memory, peers
+from bench.timing import interleaved, table
 
-CASES = {  # name: width, input size, rounds
-    "width 16, 316 tile": (16, 316, 40),
-    "width 32, 316 tile": (32, 316, 20),
-    "width 64, 572 tile": (64, 572, 5),
-}
+CASES = {"width 16, 316 tile": (16, 316), "width 64, 572 tile": (64, 572)}
+IMAGE = 512  # side of the image for `mu.predict`
+LOGIT_TOLERANCE = 1e-3  # greatest difference from the direct algorithm's logits over the greatest logit
 GRADIENT_TOLERANCE = 1e-3  # cosine distance of the whole gradient
+PAUSE = 0.02
+Seconds = dict[str, list[float]]
 
 
-def bench(names: list[str], rounds: int | None = None) -> dict[str, Any]:
-    """{case: times, ratios, FLOPs, error} for the named cases."""
-    return {name: _case(*CASES[name], rounds) for name in names}
+class WrongResultError(RuntimeError):
+    """Our own result is not right, so nothing was timed."""
 
 
-def _case(width: int, size: int, default_rounds: int, rounds: int | None) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    config = {"in_channels": 1, "n_classes": 2, "width": width}
-    model = mu.models.build("unet", **config, dropout=0.0)
+def network(width: int) -> Any:
+    """U-Net without dropout, of which the peers' copies are made."""
+    return mu.models.build("unet", in_channels=1, n_classes=2, width=width, dropout=0.0)
+
+
+def picture(size: int) -> np.ndarray:
+    """(1, size, size, 1), normal."""
+    return np.random.default_rng(0).standard_normal((1, size, size, 1)).astype(np.float32)
+
+
+def inference(model: Any, size: int, threads: int, rounds: dict[str, Any]) -> dict[str, Any]:
+    """Logits of one tile: ours against every peer."""
+    x = picture(size)
+    contestants: dict[str, Callable] = {"minunet": lambda: _logits(model, x)}
+    with peers.threads(threads):
+        for name, run in peers.runners(model, (1, 1, size, size), threads).items():
+            contestants[name] = lambda run=run: run(_nchw(x)).transpose(0, 2, 3, 1)
+        with _direct():
+            truth = _logits(model, x)
+        return _contest(contestants, truth, rounds)
+
+
+def predict(model: Any, threads: int, rounds: dict[str, Any], image: int = IMAGE) -> dict[str, Any]:
+    """Class probabilities of an image with mirrored context, through `mu.predict`; in one tile, e.g. 512 -> 700 seen.
+
+    The peers get the same work around their networks: NumPy mirrors the image and makes the softmax, a few ms of it.
+    """
+    section = picture(image)[0, :, :, 0]
+    size = model.input_size(image, image)[0]
+    before = (size - model.output_size(size, size)[0]) // 2
+    after = size - image - before
+
+    def seen(run: peers.Run) -> np.ndarray:
+        window = np.pad(section, (before, after), mode="reflect")
+        z = run(window[None, None])[0, :, :image, :image].transpose(1, 2, 0)  # (H, W, K)
+        e = np.exp(z - z.max(axis=2, keepdims=True))
+        return e / e.sum(axis=2, keepdims=True)
+
+    contestants: dict[str, Callable] = {"minunet": lambda: mu.predict(model, section, tile=image)}
+    with peers.threads(threads):
+        for name, run in peers.runners(model, (1, 1, size, size), threads).items():
+            contestants[name] = lambda run=run: seen(run)
+        with _direct():
+            truth = mu.predict(model, section, tile=image)
+        return _contest(contestants, truth, rounds)
+
+
+def training(model: Any, size: int, threads: int, rounds: dict[str, Any]) -> dict[str, Any]:
+    """Forward, cross-entropy, backward and Adam on one tile: ours against PyTorch."""
+    x, width = picture(size), model.config["width"]
     oh, ow = model.output_size(size, size)
-    x = rng.standard_normal((1, size, size, 1)).astype(np.float32)
-    y = rng.integers(0, 2, (1, oh, ow)).astype(np.int32)
-    formats = {"contiguous": (False, True), "channels_last": (True, True), "channels_last, Adam unfused": (True, False)}
-    peers = {f"PyTorch {k}": peer_torch.Step(model, config, x, y, *v) for k, v in formats.items()}
+    y = np.random.default_rng(1).integers(0, 2, (1, oh, ow)).astype(np.int32)
     optimizer = mu.optim.Adam(model.parameters(), lr=1e-4)
 
     def loss_of() -> mu.Tensor:
@@ -42,40 +87,82 @@ def _case(width: int, size: int, default_rounds: int, rounds: int | None) -> dic
         loss_of().backward()
         optimizer.step()
 
-    def infer() -> Any:
-        with mu.no_grad():
-            return model(mu.Tensor(x))
+    with peers.threads(threads):
+        contestants: dict[str, Callable] = {}
+        if peers.missing("PyTorch") is None:
+            from bench import peer_torch
 
-    with mu.backends.count() as work:  # the check, and the count of FLOPs
-        loss = loss_of()
-        loss.backward()
-    theirs_loss, theirs = next(iter(peers.values())).gradients()
-    ours = np.concatenate([p.grad.ravel() for p in model.parameters()]).astype(np.float64)
-    distance = _cosine_distance(ours, np.concatenate([g.ravel() for g in theirs]).astype(np.float64))
-    error = abs(loss.item() - theirs_loss) / theirs_loss
-    if not (distance <= GRADIENT_TOLERANCE and error <= 1e-3):
-        raise RuntimeError(f"results differ: loss by {error:.2e}, gradient by {distance:.2e}; nothing was timed")
-    del loss
+            config = {"in_channels": 1, "n_classes": 2, "width": width}
+            for name in peer_torch.FORMATS:
+                last = name == "channels_last"
+                contestants[f"PyTorch {name}"] = peer_torch.Step(model, config, x, y, last, fused=True)
+        with mu.backends.count() as work:  # the check, and the count of FLOPs
+            optimizer.zero_grad()
+            loss = loss_of()
+            loss.backward()
+        found: dict[str, Any] = {"gflop": round(work.flops / 1e9, 2)}
+        ours = np.concatenate([p.grad.ravel() for p in model.parameters()]).astype(np.float64)
+        for name, peer in contestants.items():
+            value, gradients = peer.gradients()
+            theirs = np.concatenate([g.ravel() for g in gradients]).astype(np.float64)
+            distance, error = _cosine_distance(ours, theirs), abs(loss.item() - value) / value
+            if not (distance <= GRADIENT_TOLERANCE and error <= 1e-3):
+                raise WrongResultError(f"results differ from {name}: loss by {error:.2e}, gradient by {distance:.2e}")
+            found |= {
+                "gradient_cosine_distance": float(f"{distance:.3g}"),
+                "loss_relative_error": float(f"{error:.3g}"),
+            }
+        del loss, ours
+        state = {name: a.copy() for name, a in model.state_dict().items()}
+        gc.collect()
+        seconds = interleaved({"minunet": step, **contestants}, warmup=1, pause=PAUSE, **rounds)
+        model.load_state_dict(state)  # the steps have moved the weights
+    return found | table(seconds)
 
-    rounds = rounds or default_rounds
-    training = interleaved({"minunet": step, **peers}, rounds)
-    inference = interleaved({"minunet": infer, **{k: p.infer for k, p in peers.items() if "unfused" not in k}}, rounds)
-    return {
-        "gradient_cosine_distance": float(f"{distance:.3g}"),
-        "loss_relative_error": float(f"{error:.3g}"),
-        "step_gflop": round(work.flops / 1e9, 2),
-        "training_step": _table(training),
-        "inference": _table(inference),
-        "step_peak_mib": {k: memory.measure(k, width, size) for k in ("minunet", "torch")},
-    }
+
+def peak_memory(width: int, size: int) -> dict[str, int]:
+    """MiB at most of a process that makes a few training steps: ours, and PyTorch's where it is installed."""
+    who = ["minunet"] + ["torch"] * (peers.missing("PyTorch") is None)
+    return {name: memory.measure(name, width, size) for name in who}
+
+
+def _contest(contestants: dict[str, Callable], truth: np.ndarray, rounds: dict[str, Any]) -> dict[str, Any]:
+    """Check every result, which is the warm-up, then time those that are right."""
+    largest = float(abs(truth).max())
+    errors, wrong = {}, {}
+    for name, run in contestants.items():
+        result = run()
+        errors[name] = float(f"{abs(result - truth).max() / largest:.3g}") if result.shape == truth.shape else np.inf
+        if not errors[name] <= LOGIT_TOLERANCE:
+            wrong[name] = f"off by {errors[name]:.1e}"
+    if "minunet" in wrong:
+        raise WrongResultError(f"results are {wrong['minunet']} from the direct algorithm's")
+    right = {name: run for name, run in contestants.items() if name not in wrong}
+    gc.collect()
+    seconds = interleaved(right, warmup=0, pause=PAUSE, **rounds)
+    return {"errors": {k: v for k, v in errors.items() if k not in wrong}, "wrong": wrong, **table(seconds)}
+
+
+def _logits(model: Any, x: np.ndarray) -> np.ndarray:
+    with mu.no_grad():
+        return model(mu.Tensor(x)).numpy()
+
+
+def _nchw(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))  # one channel: the same bytes, no copy
+
+
+@contextmanager
+def _direct() -> Iterator[None]:
+    """Our convolutions as plain sums, without Winograd."""
+    from minunet.backends.cpu.conv import set_strict
+
+    set_strict(True)
+    try:
+        yield
+    finally:
+        set_strict(False)
 
 
 def _cosine_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def _table(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Times of all, and the ratio of the fastest peer's to ours."""
-    times = {name: summary(s) for name, s in seconds.items()}
-    best = min((n for n in times if n != "minunet"), key=lambda n: times[n]["median_ms"])
-    return {"times": times, "best_peer": best, "ratio": ratio(seconds[best], seconds["minunet"])}
