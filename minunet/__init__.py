@@ -16,6 +16,7 @@ _WHERE = {
     "no_grad": ("minunet.tensor", "no_grad"),
     "backends": ("minunet.backends", None),
     "use_backend": ("minunet.backends", "use_backend"),
+    "precision": ("minunet.backends", "precision"),
     "ops": ("minunet.ops", None),
     "nn": ("minunet.nn", None),
     "optim": ("minunet.nn.optim", None),

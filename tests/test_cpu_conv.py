@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
+from minunet import backends
 from minunet.backends.cpu import conv, memory, winograd, winograd_grad_w
 
 F32, F64 = np.float32, np.float64
@@ -19,9 +20,8 @@ WINOGRAD_TOLERANCE = 2e-5
 
 @pytest.fixture
 def strict():
-    conv.set_strict(True)
-    yield
-    conv.set_strict(False)
+    with backends.precision("strict"):
+        yield
 
 
 @pytest.fixture
@@ -230,9 +230,14 @@ def test_dispatch_uses_winograd_unless_strict(strict):
     case = Case((1, 40, 40, 16), 16, (3, 3))
     exact = forward(case.x, case.w, case.b, *case.options, "none")
     direct = case.forward()
-    conv.set_strict(False)
-    fast = case.forward()
+    with backends.precision("default"):
+        fast = case.forward()
     assert error(direct, exact) <= 4e-7 < error(fast, exact) <= WINOGRAD_TOLERANCE
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"'fp8'.*strict"), backends.precision("fp8"):
+        raise AssertionError("not reached")
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -27,8 +27,10 @@ from minunet.contract import ROWS, Row, Spec
 # Public names in the order in which they are listed. Those whose module is missing are not part of this installation.
 NAMES = ("cpu", "reference", "cuda", "cuda_host", "numba_cuda")
 DEFAULT = "cpu"
+PRECISIONS = ("default", "strict")
 _chosen: ContextVar[str | None] = ContextVar("minunet_backend", default=None)
 _counters: ContextVar[tuple[Counter, ...]] = ContextVar("minunet_counters", default=())
+_precision: ContextVar[str] = ContextVar("minunet_precision", default="default")
 _poison: ContextVar[bool] = ContextVar("minunet_poison", default=False)
 _loaded: dict[str, ModuleType] = {}
 
@@ -95,6 +97,27 @@ def use_backend(name: str) -> Iterator[ModuleType]:
         yield module
     finally:
         _chosen.reset(token)
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """How exact kernels inside the block must be. Raises ValueError for an unknown name.
+
+    "default" : each kernel within its row's tolerance; the CPU convolves 3x3 in float32 by Winograd's algorithm
+    "strict"  : sums of products of the numbers as they are, in their own precision, in every kernel: no Winograd
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"precision {name!r} is unknown; it is one of {', '.join(PRECISIONS)}")
+    token = _precision.set(name)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+def strict() -> bool:
+    """Whether kernels must do without algorithms that trade exactness for speed."""
+    return _precision.get() == "strict"
 
 
 @contextmanager

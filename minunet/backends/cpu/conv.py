@@ -1,6 +1,6 @@
 """Convolution on the CPU: which algorithm runs for which shape.
 
-- float32, 3x3, stride 1, enough channels: Winograd (`winograd.py`, `winograd_grad_w.py`), unless `set_strict(True)`
+- float32, 3x3, stride 1, enough channels: Winograd (`winograd.py`, `winograd_grad_w.py`), but not in strict precision
 - everything else: sums of products over taps (`conv_direct.py`), sums of outer products for dw (`conv_grad_w.py`)
 
 All arrays are C-contiguous NHWC, of one dtype (float32 or float64); weights are w[O, KH, KW, C]. The caller has checked
@@ -12,21 +12,15 @@ from __future__ import annotations
 import numpy as np
 from numba import get_num_threads
 
+from minunet.backends import strict
+
 from . import conv_direct, conv_grad_w, winograd, winograd_grad_w
 from .channel_sum import channel_sum
 
-__all__ = ["channel_sum", "conv2d", "conv2d_grad_w", "conv2d_grad_x", "set_strict"]
+__all__ = ["channel_sum", "conv2d", "conv2d_grad_w", "conv2d_grad_x"]
 
 Pair = tuple[int, int]
 Quad = tuple[int, int, int, int]
-
-_strict = False
-
-
-def set_strict(strict: bool) -> None:
-    """With True, never use Winograd: products of the given numbers only, summed directly."""
-    global _strict
-    _strict = bool(strict)
 
 
 def _winograd_tile(read: np.ndarray, written: np.ndarray, w: np.ndarray, stride: Pair, dilation: Pair) -> int:
@@ -35,7 +29,7 @@ def _winograd_tile(read: np.ndarray, written: np.ndarray, w: np.ndarray, stride:
     With few channels the transforms cost more than they save; so they do where tiles hang far out of a small image.
     """
     KH, KW, C = w.shape[1:]
-    if _strict or read.dtype != np.float32 or (KH, KW) != (3, 3) or stride != (1, 1) or dilation != (1, 1):
+    if strict() or read.dtype != np.float32 or (KH, KW) != (3, 3) or stride != (1, 1) or dilation != (1, 1):
         return 0
     N, OH, OW, _ = written.shape
     if min(C, w.shape[0]) < 8:
