@@ -155,13 +155,8 @@ def _nchw(x: np.ndarray) -> np.ndarray:
 @contextmanager
 def _direct() -> Iterator[None]:
     """Our convolutions as plain sums, without Winograd."""
-    from minunet.backends.cpu.conv import set_strict
-
-    set_strict(True)
-    try:
+    with mu.precision("strict"):
         yield
-    finally:
-        set_strict(False)
 
 
 def _cosine_distance(a: np.ndarray, b: np.ndarray) -> float:
