@@ -237,7 +237,10 @@ def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
         if channels == 3 and colour and pixels.shape[2] == 4:  # red, green, blue, opacity
             return pixels[None, :, :, :3]
     wanted = "a grey image or a stack of them" if channels == 1 else f"an image of {channels} channels"
-    raise UserError(f"{file}: has the shape {pixels.shape}, but the network takes {wanted}; save it as that")
+    remedy = "save it as that"
+    if channels == 1 and pixels.shape[-1] in (3, 4):
+        remedy = "convert colours to grey; if these are sections, save each as a page (tifffile: photometric='minisblack')"
+    raise UserError(f"{file}: has the shape {pixels.shape}, but the network takes {wanted}; {remedy}")
 
 
 def normalised(section: np.ndarray, how: str, file: str) -> np.ndarray:
