@@ -239,7 +239,7 @@ def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
     wanted = "a grey image or a stack of them" if channels == 1 else f"an image of {channels} channels"
     remedy = "save it as that"
     if channels == 1 and pixels.shape[-1] in (3, 4):
-        remedy = "convert colours to grey; if these are sections, save each as a page (tifffile: photometric='minisblack')"
+        remedy = "convert colours to grey; sections need a page each (tifffile: photometric='minisblack')"
     raise UserError(f"{file}: has the shape {pixels.shape}, but the network takes {wanted}; {remedy}")
 
 
