@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +14,7 @@ FULL = {"layers": 150, "networks": 260}
 QUICK = {"layers": 40, "networks": 35}
 LARGE = {"least": 3, "most": 7, "seconds": 20.0}  # rounds of the wide network
 SMALL = {"least": 10, "most": 60, "seconds": 4.0}
-BRIEF = {"least": 3, "most": 7, "seconds": 0.1, "turn": 0.004}  # --quick's rounds of a layer
+BRIEF = {"least": 3, "most": 7, "seconds": 0.1, "turn": 0.004, "pause": 0.002}  # --quick's rounds of a layer
 
 
 class Progress:
@@ -35,7 +34,7 @@ class Progress:
 
 def measure(quick: bool = False) -> tuple[dict[str, Any], list[str]]:
     """(results as bench/results/cpu.json has them, what was not timed because a result of ours was wrong)."""
-    progress, others, threads = Progress(), load.Others(), len(os.sched_getaffinity(0))
+    progress, others, threads = Progress(), load.Others(), report.cores()
     versions = peers.versions()
     absent = [f"{name} ({why})" for name in peers.PEERS if (why := peers.missing(name))]
     if absent:

@@ -16,7 +16,9 @@ from bench.timing import interleaved, table
 from minunet import backends
 
 PASSES = ("forward", "grad_x", "grad_w")
-ROUNDS = {"least": 3, "most": 15, "seconds": 0.4, "turn": 0.004}  # of a pass; the first call, the check, is the warm-up
+# Rounds of a pass; its warm-up was the check. The pause lets PyTorch's threads, which spin for about a millisecond
+# after their work, come to rest before the next turn.
+ROUNDS = {"least": 3, "most": 15, "seconds": 0.4, "turn": 0.004, "pause": 0.002}
 
 
 @dataclass(frozen=True)

@@ -28,24 +28,26 @@ def layers(path: str | os.PathLike[str], rows: dict[str, Any], sgemm: float, tit
         x -= draw.textlength(text, font) + 18
         draw.rectangle([x, 14, x + 12, 26], fill=colour)
         x -= 14
+    most = 1.1 * max([sgemm, *(value for row in rows.values() for what in TITLES for value in _gflops(row, what))])
     for k, (what, name) in enumerate(TITLES.items()):
-        _panel(draw, font, TOP + k * PANEL, rows, what, name, sgemm)
+        bars = [_gflops(row, what) for row in rows.values()]
+        _panel(draw, font, TOP + k * PANEL, bars, name, sgemm, most)
     step = (WIDTH - LEFT - RIGHT) / len(rows)
     for k, name in enumerate(rows):
         _upright(picture, font, name, round(LEFT + (k + 0.5) * step), height - BOTTOM + 6)
     write_png(path, np.asarray(picture))
 
 
-def _panel(draw: ImageDraw.ImageDraw, font, top: int, rows: dict[str, Any], what: str, name: str, sgemm: float) -> None:
-    bars = {layer: _gflops(row, what) for layer, row in rows.items()}
-    most = 1.1 * max([sgemm, *(v for pair in bars.values() for v in pair)])
+def _panel(
+    draw: ImageDraw.ImageDraw, font, top: int, bars: list[tuple[float, float]], name: str, sgemm: float, most: float
+) -> None:
     bottom, scale = top + PANEL - 14, (PANEL - 40) / most
     for value in range(0, int(most) + 1, 100 if most > 250 else 50):
         y = bottom - value * scale
         draw.line([(LEFT, y), (WIDTH - RIGHT, y)], fill=GRID)
         draw.text((LEFT - 8, y), f"{value}", INK, font, anchor="rm")
     step = (WIDTH - LEFT - RIGHT) / len(bars)
-    for k, (ours, theirs) in enumerate(bars.values()):
+    for k, (ours, theirs) in enumerate(bars):
         x = LEFT + k * step
         for value, colour, shift in ((ours, OURS, 0.14), (theirs, THEIRS, 0.5)):
             draw.rectangle([x + shift * step, bottom - value * scale, x + (shift + 0.34) * step, bottom], fill=colour)
