@@ -102,6 +102,22 @@ def two_nearest(instances, n, reach):
 
 
 @njit(nogil=True)
+def _bend(weights, nodes, along):
+    """along[a, m] = sum over k of weights[k] nodes[a, k, m]: the spline's values on one row of the image, (2, 3)."""
+    for a in range(2):
+        for m in range(3):
+            along[a, m] = weights[0] * nodes[a, 0, m] + weights[1] * nodes[a, 1, m] + weights[2] * nodes[a, 2, m]
+
+
+@njit(nogil=True)
+def _source(row, col, along, weights):
+    """Where the pixel at (row, col) comes from: (row, col) + along @ weights."""
+    y = row + along[0, 0] * weights[0] + along[0, 1] * weights[1] + along[0, 2] * weights[2]
+    x = col + along[1, 0] * weights[0] + along[1, 1] * weights[1] + along[1, 2] * weights[2]
+    return y, x
+
+
+@njit(nogil=True)
 def deform(image, rows, cols, down, across, nodes, cubic, out):
     """out[i, j, :] = image at (rows[i], cols[j]) + displacement, between pixels by cubic or linear sampling.
 
@@ -116,12 +132,9 @@ def deform(image, rows, cols, down, across, nodes, cubic, out):
     ix = np.empty(4, np.int64)
     along = np.empty((2, 3))
     for i in range(rows.size):
-        for a in range(2):
-            for m in range(3):
-                along[a, m] = down[i, 0] * nodes[a, 0, m] + down[i, 1] * nodes[a, 1, m] + down[i, 2] * nodes[a, 2, m]
+        _bend(down[i], nodes, along)
         for j in range(cols.size):
-            y = rows[i] + along[0, 0] * across[j, 0] + along[0, 1] * across[j, 1] + along[0, 2] * across[j, 2]
-            x = cols[j] + along[1, 0] * across[j, 0] + along[1, 1] * across[j, 1] + along[1, 2] * across[j, 2]
+            y, x = _source(rows[i], cols[j], along, across[j])
             y0 = int(np.floor(y))
             x0 = int(np.floor(x))
             if cubic:
@@ -159,12 +172,9 @@ def deform_nearest(labels, rows, cols, down, across, nodes, out, inside):
     H, W = labels.shape
     along = np.empty((2, 3))
     for i in range(rows.size):
-        for a in range(2):
-            for m in range(3):
-                along[a, m] = down[i, 0] * nodes[a, 0, m] + down[i, 1] * nodes[a, 1, m] + down[i, 2] * nodes[a, 2, m]
+        _bend(down[i], nodes, along)
         for j in range(cols.size):
-            y = rows[i] + along[0, 0] * across[j, 0] + along[0, 1] * across[j, 1] + along[0, 2] * across[j, 2]
-            x = cols[j] + along[1, 0] * across[j, 0] + along[1, 1] * across[j, 1] + along[1, 2] * across[j, 2]
+            y, x = _source(rows[i], cols[j], along, across[j])
             p = int(np.floor(y + 0.5))
             q = int(np.floor(x + 0.5))
             inside[i, j] = 0 <= p < H and 0 <= q < W
