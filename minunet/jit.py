@@ -35,6 +35,10 @@ from numba import config
 
 from minunet.files import cache_folder
 
+# Numba takes TBB where some other package (OpenVINO) has loaded it: small calls then take up to twice as long.
+if not any(name.startswith("NUMBA_THREADING_LAYER") for name in os.environ):
+    config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
 KEEP_DAYS = 30  # code of other versions of the source goes after so long without use
 
 
