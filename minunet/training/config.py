@@ -26,7 +26,7 @@ class Config:
 
     dataset: str = setting("isbi", "data set", ("isbi", "synthetic"))
     # network
-    model: str = setting("unet", "network (see `minunet models`)")
+    model: str = setting("unet", "network, such as unet")
     width: int = setting(16, "channels of the first level; the paper's U-Net has 64", at_least=1)
     depth: int = setting(4, "number of poolings", at_least=1)
     padding: str = setting("valid", "convolutions' padding", ("valid", "same"))

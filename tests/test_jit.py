@@ -1,0 +1,34 @@
+"""The kernel cache: a change in any file of a package folder leads to another place, so stale code is never loaded."""
+
+from __future__ import annotations
+
+from minunet import jit
+
+
+def test_a_change_in_any_file_moves_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path / "cache"))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "kernel.py").write_text("from constants import ROWS\n")
+    (source / "constants.py").write_text("ROWS = 14\n")
+    first = jit.folder.__wrapped__(source)
+    assert first == jit.folder.__wrapped__(source) and first.is_dir()
+    (source / "constants.py").write_text("ROWS = 8\n")
+    second = jit.folder.__wrapped__(source)
+    assert second != first and second.parent == first.parent == tmp_path / "cache" / "kernels"
+
+
+def test_where_nothing_can_be_written_numba_decides(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path / "file"))
+    assert jit.folder.__wrapped__(tmp_path) is None
+
+
+def test_functions_are_cached_there_and_the_setting_is_put_back():
+    before = jit.config.CACHE_DIR
+
+    @jit.njit
+    def double(x):
+        return 2 * x
+
+    assert double(21) == 42 and before == jit.config.CACHE_DIR
