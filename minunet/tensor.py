@@ -176,6 +176,11 @@ def record(name: str, data: Any, inputs: tuple[Tensor | None, ...], backward: Ba
     return y
 
 
+def recording() -> bool:
+    """Whether operations are being recorded: False inside `no_grad`."""
+    return _recording.get()
+
+
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Inside this block nothing is recorded, so nothing is kept for backward."""

@@ -26,6 +26,7 @@ from minunet.contract import ROWS, Row, Spec
 
 # Public names in the order in which they are listed. Those whose module is missing are not part of this installation.
 NAMES = ("cpu", "reference", "cuda", "cuda_host", "numba_cuda")
+SHAPES = "shapes"  # infers shapes and counts work, computes nothing: see minunet.backends.shapes
 DEFAULT = "cpu"
 PRECISIONS = ("default", "strict")
 _chosen: ContextVar[str | None] = ContextVar("minunet_backend", default=None)
@@ -66,7 +67,7 @@ def available() -> list[str]:
 
 def _module(name: str) -> ModuleType:
     if name not in _loaded:
-        if name not in installed():
+        if name != SHAPES and name not in installed():
             raise ValueError(f"backend {name!r} is not known here; there are: {', '.join(installed())}")
         _loaded[name] = import_module(f"{__name__}.{name}")
     return _loaded[name]
@@ -82,7 +83,7 @@ def owner(array: Any) -> ModuleType:
     chosen = get()
     if isinstance(array, chosen.Array):
         return chosen
-    for module in map(_module, installed()):
+    for module in map(_module, [*installed(), SHAPES]):
         if isinstance(array, module.Array):
             return module
     raise TypeError(f"no backend here works on {type(array).__module__}.{type(array).__name__}")

@@ -35,6 +35,8 @@ class UNet(Network):
     dropout : rate at the end of the contracting path, after the last two levels (paper: there, rate not stated)
     """
 
+    paper = "Ronneberger, Fischer, Brox 2015, arXiv 1505.04597"
+
     def __init__(
         self,
         in_channels: int = 1,

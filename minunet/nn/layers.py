@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from minunet import ops
-from minunet.nn import init
+from minunet.nn.init import Initialiser, full, he_normal, ones, zeros
 from minunet.nn.module import Module, Parameter
 from minunet.tensor import Tensor
 
 
 class Conv2d(Module):
-    """`ops.conv2d` with weight w (O, KH, KW, C), He-normal, and bias b (O,), zero."""
+    """`ops.conv2d` with weight w (O, KH, KW, C / groups), He-normal unless told, and bias b (O,), zero."""
 
     def __init__(
         self,
@@ -25,13 +25,19 @@ class Conv2d(Module):
         stride: int | tuple[int, int] = 1,
         padding: ops.Padding = "valid",
         dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
         activation: str | None = None,
         bias: bool = True,
+        init: Initialiser = he_normal,
     ):
         kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
-        self.w = Parameter(init.he_normal(rng, (o, kh, kw, c)))
-        self.b = Parameter(init.zeros((o,))) if bias else None
+        if groups < 1 or c % groups or o % groups:
+            raise ValueError(f"Conv2d: groups {groups} must divide the channels, {c} in and {o} out")
+        self.w = Parameter(init(rng, (o, kh, kw, c // groups)))
+        self.b = Parameter(zeros((o,))) if bias else None
         self.options = {"stride": stride, "padding": padding, "dilation": dilation, "activation": activation}
+        if groups > 1:
+            self.options["groups"] = groups
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.conv2d(x, self.w, self.b, **self.options)
@@ -40,7 +46,7 @@ class Conv2d(Module):
 class ConvTranspose2d(Module):
     """`ops.conv_transpose2d` with weight w (C_in, KH, KW, C_out) and bias b (C_out,), zero.
 
-    He-normal with the inputs that reach one output: C_in KH KW / stride^2 (2x2, stride 2: C_in).
+    He-normal, unless told, with the inputs that reach one output: C_in KH KW / stride^2 (2x2, stride 2: C_in).
     """
 
     def __init__(
@@ -55,10 +61,11 @@ class ConvTranspose2d(Module):
         output_padding: int = 0,
         activation: str | None = None,
         bias: bool = True,
+        init: Initialiser = he_normal,
     ):
         fan_in = max(c_in * kernel * kernel // (stride * stride), 1)
-        self.w = Parameter(init.he_normal(rng, (c_in, kernel, kernel, c_out), fan_in))
-        self.b = Parameter(init.zeros((c_out,))) if bias else None
+        self.w = Parameter(init(rng, (c_in, kernel, kernel, c_out), fan_in))
+        self.b = Parameter(zeros((c_out,))) if bias else None
         self.options = {
             "stride": stride,
             "padding": padding,
@@ -76,20 +83,28 @@ class BatchNorm2d(Module):
     _buffers = ("running_mean", "running_var")
 
     def __init__(self, c: int, *, momentum: float = 0.1, eps: float = 1e-5, activation: str | None = None):
-        self.gamma, self.beta = Parameter(init.ones((c,))), Parameter(init.zeros((c,)))
-        self.running_mean, self.running_var = init.zeros((c,)), init.ones((c,))
+        self.gamma, self.beta = Parameter(ones((c,))), Parameter(zeros((c,)))
+        self.running_mean, self.running_var = zeros((c,)), ones((c,))
         self.options = {"momentum": momentum, "eps": eps, "activation": activation}
 
     def forward(self, x: Tensor) -> Tensor:
         statistics = (self.running_mean, self.running_var)
         return ops.batch_norm(x, self.gamma, self.beta, *statistics, training=self.training, **self.options)
 
+    def fold(self, w: Tensor, b: Tensor | None, axis: int) -> tuple[Tensor, Tensor]:
+        """Weights and bias of a convolution that does this batch-norm as well, by the running statistics.
+
+        axis : that of w along which its outputs lie: 0, or -1 in a transposed convolution
+        """
+        vectors = (self.running_mean, self.running_var, self.gamma, self.beta)
+        return ops.fold_batch_norm(w, b, *vectors, eps=self.options["eps"], axis=axis)
+
 
 class PReLU(Module):
     """`ops.prelu` with one slope a channel, 0.25 at first."""
 
     def __init__(self, c: int):
-        self.slope = Parameter(np.full(c, 0.25, np.float32))
+        self.slope = Parameter(full((c,), 0.25))
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.prelu(x, self.slope)
@@ -113,4 +128,14 @@ class Dropout(Module):
             return x
         self.calls += 1
         seed = (self.seed * 0x9E3779B97F4A7C15 + int(self.calls[0]) * 0xD1B54A32D192ED03) % 2**64
-        return ops.dropout(x, self.rate, seed)
+        return self.drop(x, self.rate, seed)
+
+    def drop(self, x: Tensor, rate: float, seed: int) -> Tensor:
+        return ops.dropout(x, rate, seed)
+
+
+class DropoutChannels(Dropout):
+    """`ops.dropout_channels` in training: whole channels are dropped (Tompson et al. 2015, spatial dropout)."""
+
+    def drop(self, x: Tensor, rate: float, seed: int) -> Tensor:
+        return ops.dropout_channels(x, rate, seed)

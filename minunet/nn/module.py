@@ -11,12 +11,18 @@ from minunet.tensor import Tensor
 
 
 class Parameter(Tensor):
-    """A Tensor that training changes; Modules find it among their attributes."""
+    """A Tensor that training changes; Modules find it among their attributes.
 
-    __slots__ = ()
+    requires_grad : False freezes it: it has no gradient, and optimisers leave it alone
+    lr_factor, decay_factor : what optimisers multiply the learning rate and the weight decay by (Caffe's lr_mult and
+        decay_mult; its recipes double the rate of biases and do not decay them)
+    """
 
-    def __init__(self, array: Any):
-        super().__init__(array, requires_grad=True)
+    __slots__ = ("decay_factor", "lr_factor")
+
+    def __init__(self, array: Any, requires_grad: bool = True, lr_factor: float = 1.0, decay_factor: float = 1.0):
+        super().__init__(array, requires_grad=requires_grad)
+        self.lr_factor, self.decay_factor = float(lr_factor), float(decay_factor)
 
 
 class Module:

@@ -12,17 +12,21 @@ from minunet.tensor import Tensor
 
 
 class Optimizer:
-    """Base: `step()` updates every parameter that has a gradient, in place; `lr` may be changed between steps."""
+    """Base: `step()` updates every parameter that has a gradient, in place; `lr` may be changed between steps.
+
+    Frozen parameters (requires_grad = False) are left out. A parameter's `lr_factor` and `decay_factor`, where it has
+    them, multiply the learning rate and the weight decay that it gets.
+    """
 
     slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float):
-        self.parameters = list(parameters)
+    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.0):
+        self.parameters = [p for p in parameters if p.requires_grad]
         if not self.parameters:
-            raise ValueError("an optimiser needs at least one parameter")
+            raise ValueError("an optimiser needs at least one parameter that is not frozen")
         if not lr > 0:
             raise ValueError(f"the learning rate is {lr}; it must be positive")
-        self.lr = lr
+        self.lr, self.weight_decay = lr, float(weight_decay)
         self.steps = 0
         self.state: dict[str, list[Any]] = {s: [0 * p.data for p in self.parameters] for s in self.slots}
 
@@ -31,9 +35,11 @@ class Optimizer:
         self.steps += 1
         for k, p in enumerate(self.parameters):
             if p.grad is not None:
-                self._update(p, tuple(self.state[s][k] for s in self.slots))
+                rate = float(self.lr) * getattr(p, "lr_factor", 1.0)
+                decay = self.weight_decay * getattr(p, "decay_factor", 1.0)
+                self._update(p, tuple(self.state[s][k] for s in self.slots), lr=rate, weight_decay=decay)
 
-    def _update(self, p: Tensor, state: tuple[Any, ...]) -> None:
+    def _update(self, p: Tensor, state: tuple[Any, ...], **rates: float) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not define _update")
 
     def zero_grad(self) -> None:
@@ -83,11 +89,11 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ):
-        super().__init__(parameters, lr)
-        self.options = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        super().__init__(parameters, lr, weight_decay)
+        self.options = {"momentum": momentum, "nesterov": nesterov}
 
-    def _update(self, p: Tensor, state: tuple[Any, ...]) -> None:
-        backends.call("sgd", p.data, *state, p.grad, out=(p.data, *state), lr=float(self.lr), **self.options)
+    def _update(self, p: Tensor, state: tuple[Any, ...], **rates: float) -> None:
+        backends.call("sgd", p.data, *state, p.grad, out=(p.data, *state), **rates, **self.options)
 
 
 class Adam(Optimizer):
@@ -106,10 +112,9 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):
-        super().__init__(parameters, lr)
-        self.options = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
+        super().__init__(parameters, lr, weight_decay)
+        self.options = {"beta1": betas[0], "beta2": betas[1], "eps": eps}
 
-    def _update(self, p: Tensor, state: tuple[Any, ...]) -> None:
-        backends.call(
-            "adam", p.data, *state, p.grad, out=(p.data, *state), lr=float(self.lr), step=self.steps, **self.options
-        )
+    def _update(self, p: Tensor, state: tuple[Any, ...], **rates: float) -> None:
+        arrays = (p.data, *state)
+        backends.call("adam", *arrays, p.grad, out=arrays, step=self.steps, **rates, **self.options)
