@@ -14,7 +14,21 @@ The gate (`minunet.backends.call`), the conformance tests, the benches and the d
 driven by `ROWS`. Arrays are NHWC; w[O,KH,KW,C]; padding is (top, bottom, left, right); the rest are (height, width).
 """
 
-from minunet.contract import conv, join, loss, norm, optim, pointwise, pool, resample  # each enters its rows
+from minunet.contract import conv, join, loss, matmul, norm, optim, pointwise, pool, resample  # each enters its rows
 from minunet.contract.row import ROWS, Row, Spec, Work
 
-__all__ = ["ROWS", "Row", "Spec", "Work", "conv", "join", "loss", "norm", "optim", "pointwise", "pool", "resample"]
+__all__ = [
+    "ROWS",
+    "Row",
+    "Spec",
+    "Work",
+    "conv",
+    "join",
+    "loss",
+    "matmul",
+    "norm",
+    "optim",
+    "pointwise",
+    "pool",
+    "resample",
+]

@@ -45,7 +45,7 @@ def softmax_cross_entropy(
     if reduction not in REDUCTIONS:
         raise ValueError(f"softmax_cross_entropy: reduction {reduction!r} is unknown; it is one of {REDUCTIONS}")
     if isinstance(target, np.ndarray):
-        target = _labels(target, logits.shape[-1], ignore_index)
+        target = labels(target, logits.shape[-1], ignore_index)
     weights = (_like(w, logits) for w in (weight_map, class_weight))
     arrays = (logits.data, target, *weights)
     sums = call("softmax_cross_entropy", *arrays, ignore_index=ignore_index)
@@ -61,7 +61,7 @@ def softmax_cross_entropy(
     return record("softmax_cross_entropy", loss, (logits,), backward)
 
 
-def _labels(target: np.ndarray, n_classes: int, ignore_index: int) -> np.ndarray:
+def labels(target: np.ndarray, n_classes: int, ignore_index: int) -> np.ndarray:
     """`target` as contiguous int32, after checking that every label is a class or ignored."""
     if target.dtype.kind not in "iub":
         raise TypeError(f"softmax_cross_entropy: target is {target.dtype}; it must hold integer class numbers")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from minunet import jit
-from minunet.backends.cpu import conv, join, loss, norm, optim, pointwise, pool, resample
+from minunet.backends.cpu import conv, join, loss, matmul, norm, optim, pointwise, pool, resample
 from minunet.backends.cpu.memory import empty
 from minunet.contract import ROWS
 
@@ -29,6 +29,7 @@ STEMS = {
     "join": join,
     "norm": norm,
     "loss": loss,
+    "matmul": matmul,
     "pointwise": pointwise,
     "optim": optim,
 }

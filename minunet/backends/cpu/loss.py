@@ -1,4 +1,4 @@
-"""Softmax and cross-entropy on the CPU.
+"""Softmax and cross-entropy on the CPU. The other losses: loss_binary, loss_regression.
 
 A pixel has 2 to some ten classes, too few for a vector loop and an awkward number besides. So `TILE` pixels are
 taken at a time and turned to (K, TILE): every step (maximum, exp, sum) is a loop over pixels, and vectorises.
@@ -10,8 +10,33 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from minunet.backends.cpu.loss_binary import (
+    focal_loss,
+    focal_loss_grad,
+    overlap,
+    overlap_grad,
+    sigmoid_cross_entropy,
+    sigmoid_cross_entropy_grad,
+)
+from minunet.backends.cpu.loss_regression import distance, distance_grad
 from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED, exp_parts
 from minunet.jit import njit
+
+__all__ = [
+    "distance",
+    "distance_grad",
+    "focal_loss",
+    "focal_loss_grad",
+    "overlap",
+    "overlap_grad",
+    "pixel_cross_entropy",
+    "sigmoid_cross_entropy",
+    "sigmoid_cross_entropy_grad",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_grad",
+    "softmax_grad",
+]
 
 TILE = 128  # 21 classes: 21 KiB of scratch, within the L1 cache
 PIXELS = 1 << 11  # pixels in a task: 9 tasks for 132 x 132; sums of tasks are added in the order of memory
@@ -209,4 +234,38 @@ def softmax_cross_entropy_grad(dlogits, logits, target, weight_map, class_weight
     wrong = np.empty(tasks, np.int64)
     weights = _weights(logits, weight_map, class_weight)
     _loss_grad(dlogits.reshape(flat.shape), flat, target.reshape(-1), *weights, ignore_index, float(scale), wrong)
+    _check_targets(wrong.any(), target, flat.shape[1], ignore_index)
+
+
+@njit(**SERIAL)
+def _pixel_loss_task(loss, x, target, ignore_index, wrong, t):
+    classes = x.shape[1]
+    e, top, total = np.empty((classes, TILE)), np.empty(TILE), np.empty(TILE)
+    wrong[t] = 0
+    for a in range(t * PIXELS, min((t + 1) * PIXELS, x.shape[0]), TILE):
+        tile = x[a : a + TILE]
+        _exp_tile(tile, e, top, total)
+        for i in range(tile.shape[0]):
+            k = target[a + i]
+            if 0 <= k < classes and k != ignore_index:
+                loss[a + i] = np.log(total[i]) + (top[i] - tile[i, k])
+            else:
+                wrong[t] += k != ignore_index
+                loss[a + i] = -1.0
+
+
+@njit(**THREADED)
+def _pixel_loss(loss, x, target, ignore_index, wrong):
+    if x.size < SPLIT:
+        for t in range(wrong.size):
+            _pixel_loss_task(loss, x, target, ignore_index, wrong, t)
+    else:
+        for t in prange(wrong.size):
+            _pixel_loss_task(loss, x, target, ignore_index, wrong, t)
+
+
+def pixel_cross_entropy(loss, logits, target, *, ignore_index):
+    flat, tasks = _pixels(logits)
+    wrong = np.empty(tasks, np.int64)
+    _pixel_loss(loss.reshape(-1), flat, target.reshape(-1), ignore_index, wrong)
     _check_targets(wrong.any(), target, flat.shape[1], ignore_index)

@@ -12,7 +12,7 @@ from inspect import signature
 
 import numpy as np
 
-from minunet.backends.reference import conv, join, loss, norm, optim, pointwise, pool, resample
+from minunet.backends.reference import conv, join, loss, matmul, norm, optim, pointwise, pool, resample
 from minunet.contract import ROWS
 
 name = "reference"
@@ -62,6 +62,7 @@ STEMS = {
     "join": join,
     "norm": norm,
     "loss": loss,
+    "matmul": matmul,
     "pointwise": pointwise,
     "optim": optim,
 }

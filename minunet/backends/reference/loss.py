@@ -1,8 +1,34 @@
-"""Softmax and cross-entropy."""
+"""Softmax and cross-entropy. The other losses: loss_binary, loss_regression."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from minunet.backends.reference.loss_binary import (
+    focal_loss,
+    focal_loss_grad,
+    overlap,
+    overlap_grad,
+    sigmoid_cross_entropy,
+    sigmoid_cross_entropy_grad,
+)
+from minunet.backends.reference.loss_regression import distance, distance_grad
+
+__all__ = [
+    "distance",
+    "distance_grad",
+    "focal_loss",
+    "focal_loss_grad",
+    "overlap",
+    "overlap_grad",
+    "pixel_cross_entropy",
+    "sigmoid_cross_entropy",
+    "sigmoid_cross_entropy_grad",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_grad",
+    "softmax_grad",
+]
 
 
 def softmax(y, x):
@@ -18,12 +44,7 @@ def softmax_grad(dx, dy, y):
 def softmax_cross_entropy(sums, logits, target, weight_map=None, class_weight=None, *, ignore_index):
     """sums = (sum_p w_p l_p, sum_p w_p, pixels counted); l_p = log sum_k exp(logits_pk) - logits_p,target_p."""
     counted = target != ignore_index
-    z = logits[counted]  # (P, K), the counted pixels
-    t = target[counted]  # (P,)
-    _check(t, logits.shape[-1])
-    largest = z.max(axis=-1, initial=-np.inf)
-    log_sum = largest + np.log(np.exp(z - largest[:, None]).sum(axis=-1))
-    loss = log_sum - z[np.arange(len(t)), t]
+    loss = _loss(logits[counted], target[counted])
     weight = _weight(target, weight_map, class_weight, counted)[counted]
     sums[...] = (weight * loss).sum(), weight.sum(), counted.sum()
 
@@ -36,6 +57,21 @@ def softmax_cross_entropy_grad(dlogits, logits, target, weight_map=None, class_w
     weight = _weight(target, weight_map, class_weight, counted)
     dlogits[...] = scale * weight[..., None] * (_softmax(logits) - hit)
     dlogits[~counted] = 0  # whatever stands there, even NaN times a weight of 0
+
+
+def pixel_cross_entropy(loss, logits, target, *, ignore_index):
+    """l_p = log sum_k exp(logits_pk) - logits_p,target_p; -1 on ignored pixels."""
+    counted = target != ignore_index
+    loss[...] = -1
+    loss[counted] = _loss(logits[counted], target[counted])
+
+
+def _loss(z, t):
+    """log sum_k exp(z_pk) - z_p,t_p of the counted pixels: z (P, K), t (P,)."""
+    _check(t, z.shape[-1])
+    largest = z.max(axis=-1, initial=-np.inf)
+    log_sum = largest + np.log(np.exp(z - largest[:, None]).sum(axis=-1))
+    return log_sum - z[np.arange(len(t)), t]
 
 
 def _check(classes, n_classes):
