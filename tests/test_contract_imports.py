@@ -18,7 +18,7 @@ MAY_IMPORT = {  # part: what of the package it may import, besides itself
     "contract": (),
     "backends": ("contract",),
     "tensor.py": ("backends",),
-    "ops": ("tensor", "backends.call", "contract"),
+    "ops": ("tensor", "backends.call", "backends.owner", "contract"),
     "nn": ("ops", "tensor", "backends"),
     "models": ("nn", "ops", "tensor", "backends"),
     "metrics": (),

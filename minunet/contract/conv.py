@@ -1,4 +1,4 @@
-"""Convolution: forward and its two adjoints."""
+"""Convolution, of all channels and of each by itself: forward and its two adjoints."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ def conv_output(size: int, kernel: int, stride: int, pad: int, dilation: int) ->
 def _conv(x: tuple[int, ...], w: Spec, stride, padding, dilation) -> tuple[tuple[int, ...], int]:
     """(N, OH, OW, O) and the FLOPs of a convolution of an `x`-shaped array with `w`."""
     require(len(x) == 4 and len(w.shape) == 4, f"conv2d needs x[N,H,W,C] and w[O,KH,KW,C]; got {x} and {w.shape}")
-    (n, h, wd, c), (o, kh, kw, wc) = x, w.shape
-    require(c == wc, f"conv2d: x has {c} channels and w expects {wc}; shapes {x} and {w.shape}")
+    require(x[3] == w.shape[3], f"conv2d: x has {x[3]} channels and w expects {w.shape[3]}; shapes {x} and {w.shape}")
+    return _sliding(x, w, stride, padding, dilation)
+
+
+def _sliding(x: tuple[int, ...], w: Spec, stride, padding, dilation) -> tuple[tuple[int, ...], int]:
+    """(N, OH, OW, O) and the FLOPs where w slides over x, whichever channels of x it meets."""
+    (n, h, wd, _), (o, kh, kw, wc) = x, w.shape
     require(
         min(stride) >= 1 and min(dilation) >= 1 and min(padding) >= 0,
         "conv2d: stride, dilation >= 1, padding >= 0",
@@ -27,7 +32,7 @@ def _conv(x: tuple[int, ...], w: Spec, stride, padding, dilation) -> tuple[tuple
         oh >= 1 and ow >= 1,
         f"conv2d: input {h} x {wd} (padding {padding}) is smaller than the kernel {kh} x {kw} (dilation {dilation})",
     )
-    return (n, oh, ow, o), 2 * n * oh * ow * o * kh * kw * c
+    return (n, oh, ow, o), 2 * n * oh * ow * o * kh * kw * wc
 
 
 @row("conv", linear=("x", "w"), tolerance=CONV)
@@ -64,3 +69,40 @@ def conv2d_grad_w(x, dy, *, size, stride, padding, dilation):
 def channel_sum(dy):
     """db[c] = sum_{n,i,j} dy[n,i,j,c]."""
     return Work((Spec(dy.shape[-1:], dy.dtype),), prod(dy.shape))
+
+
+def _depthwise(x: tuple[int, ...], w: Spec, stride, padding, dilation) -> tuple[tuple[int, ...], int]:
+    """(N, OH, OW, O) and the FLOPs of a depthwise convolution."""
+    fits = len(x) == 4 and len(w.shape) == 4 and w.shape[3] == 1 and w.shape[0] % x[3] == 0
+    require(
+        fits,
+        f"depthwise_conv2d needs x[N,H,W,C] and w[O,KH,KW,1], O a multiple of C; got {x} and {w.shape}",
+    )
+    return _sliding(x, w, stride, padding, dilation)
+
+
+@row("conv", linear=("x", "w"), tolerance=CONV)
+def depthwise_conv2d(x, w, b=None, *, stride, padding, dilation, activation):
+    """y[n,i,j,o] = act(b[o] + sum_{u,v} x[n, i sh + u dh - top, j sw + v dw - left, o // m] w[o,u,v,0]), m = O / C."""
+    y, flops = _depthwise(x.shape, w, stride, padding, dilation)
+    channels(b, y[3], "depthwise_conv2d: the bias")
+    activated(activation, "depthwise_conv2d")
+    return Work((Spec(y, x.dtype),), flops)
+
+
+@row("conv", linear=("dy", "w"), tolerance=CONV, shape_only=("size",))
+def depthwise_conv2d_grad_x(dy, w, *, size, stride, padding, dilation):
+    """dx = adjoint of depthwise_conv2d in x applied to dy. size = (H, W, C)."""
+    dx = (dy.shape[0], *size)
+    y, flops = _depthwise(dx, w, stride, padding, dilation)
+    require(y == dy.shape, f"depthwise_conv2d_grad_x: a {size} input gives {y}, but dy has {dy.shape}")
+    return Work((Spec(dx, dy.dtype),), flops)
+
+
+@row("conv", linear=("x", "dy"), tolerance=CONV, shape_only=("size",))
+def depthwise_conv2d_grad_w(x, dy, *, size, stride, padding, dilation):
+    """dw[o,u,v,0] = sum_{n,i,j} dy[n,i,j,o] x[n, i sh + u dh - top, j sw + v dw - left, o // m]. size = (KH, KW)."""
+    dw = Spec((dy.shape[3], *size, 1), x.dtype)
+    y, flops = _depthwise(x.shape, dw, stride, padding, dilation)
+    require(y == dy.shape, f"depthwise_conv2d_grad_w: x and the kernel give {y}, but dy has {dy.shape}")
+    return Work((dw,), flops)

@@ -1,4 +1,4 @@
-"""Putting maps together and around: crop, concat, pad."""
+"""Putting maps together, around and apart: crop, concat, pad."""
 
 from __future__ import annotations
 
@@ -46,3 +46,28 @@ def pad_grad(dy, *, padding, mode):
         mode in ("constant", "reflect") and fits, f"pad_grad: mode {mode!r}, padding {padding} do not fit {dy.shape}"
     )
     return Work((Spec((n, h - top - bottom, w - left - right, c), dy.dtype),), prod(dy.shape))
+
+
+@row("join", linear=("x",), shape_only=("size",))
+def crop(x, *, offset, size):
+    """y[n,i,j,c] = x[n, top + i, left + j, first + c], offset = (top, left, first), size = (h, w, c) of y."""
+    n, *large = x.shape
+    _window(large, offset, size, "crop")
+    return Work((Spec((n, *size), x.dtype),), 0)
+
+
+@row("join", linear=("dy",), shape_only=("size",))
+def embed(dy, *, offset, size):
+    """dx = zeros of size = (H, W, C), with dy at offset = (top, left, first): the adjoint of crop."""
+    n, *small = dy.shape
+    _window(size, offset, small, "embed")
+    return Work((Spec((n, *size), dy.dtype),), 0)
+
+
+def _window(large, offset, small, what: str) -> None:
+    """Raise unless a window of `small` (h, w, c) that starts at `offset` lies within `large` (H, W, C)."""
+    fits = all(o >= 0 and s >= 1 and o + s <= n for n, o, s in zip(large, offset, small, strict=True))
+    require(
+        fits,
+        f"{what}: a window of {tuple(small)} (height, width, channels) at {tuple(offset)} is not within {tuple(large)}",
+    )

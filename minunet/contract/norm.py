@@ -1,10 +1,10 @@
-"""Batch normalisation."""
+"""Normalisation: by channel over a batch, and across the channels of a pixel."""
 
 from __future__ import annotations
 
 from math import prod
 
-from minunet.contract.row import SUM, Spec, Work, activated, channels, row, same
+from minunet.contract.row import SUM, Spec, Work, activated, channels, require, row, same
 
 
 @row("norm", tolerance=SUM)
@@ -33,3 +33,56 @@ def batch_norm_grad(dy, x, mean, var, gamma, *, eps, training):
     same(dy, x, "batch_norm_grad")
     vector = Spec(x.shape[-1:], x.dtype)
     return Work((x, vector, vector), 9 * prod(x.shape))
+
+
+@row("norm", tolerance=SUM)
+def fold_batch_norm(w, mean, var, gamma, beta, b=None, *, eps, axis):
+    """w', b' with conv(x, w') + b' = batch_norm(conv(x, w) + b): f = gamma / sqrt(var + eps) for each output channel,
+
+    w' = f w along `axis` of w (0: a convolution's (O, KH, KW, C); -1: a transposed one's (C_in, KH, KW, C_out)),
+    b' = f (b - mean) + beta, b = 0 where it is missing.
+    """
+    require(axis in (0, -1), f"fold_batch_norm: axis {axis} must be 0 (convolution) or -1 (transposed convolution)")
+    c = w.shape[axis]
+    for name, vector in (("mean", mean), ("variance", var), ("gamma", gamma), ("beta", beta), ("bias", b)):
+        channels(vector, c, f"fold_batch_norm: the {name}")
+    return Work((w, beta), prod(w.shape) + 6 * c)
+
+
+def _local(size: int, what: str) -> None:
+    require(size >= 1, f"{what}: size {size} must be at least 1")
+
+
+@row("norm", tolerance=SUM)
+def lrn(x, *, size, alpha, beta):
+    """y_c = x_c / s_c^beta, s_c = 1 + alpha / size sum_k x_k^2 over `size` neighbours of the last axis.
+
+    k = c - size // 2 .. c + (size - 1) // 2, those outside being 0. Krizhevsky et al. 2012, section 3.3, with alpha
+    divided by size, as frameworks do.
+    """
+    _local(size, "lrn")
+    return Work((x,), (size + 4) * prod(x.shape))
+
+
+@row("norm", linear=("dy",), tolerance=SUM)
+def lrn_grad(dy, x, *, size, alpha, beta):
+    """dx_c = dy_c / s_c^beta - 2 alpha beta / size x_c sum_k dy_k x_k / s_k^(beta + 1).
+
+    The sum is over the k whose window holds c: k = c - (size - 1) // 2 .. c + size // 2.
+    """
+    same(dy, x, "lrn_grad")
+    _local(size, "lrn_grad")
+    return Work((x,), (2 * size + 9) * prod(x.shape))
+
+
+@row("norm", tolerance=SUM)
+def l2_normalize(x, *, eps):
+    """y = x / max(r, eps), r = sqrt(sum_k x_k^2) over the last axis."""
+    return Work((x,), 3 * prod(x.shape))
+
+
+@row("norm", linear=("dy",), tolerance=SUM)
+def l2_normalize_grad(dy, x, *, eps):
+    """dx = (dy - y sum_k dy_k y_k) / r where r > eps, y = x / r; else dy / eps."""
+    same(dy, x, "l2_normalize_grad")
+    return Work((x,), 7 * prod(x.shape))

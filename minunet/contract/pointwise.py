@@ -1,10 +1,10 @@
-"""One element in, one element out."""
+"""One element in, one element out; and maps weighed by channel."""
 
 from __future__ import annotations
 
 from math import prod
 
-from minunet.contract.row import SUM, Work, channels, require, row, same
+from minunet.contract.row import SUM, Spec, Work, channels, require, row, same
 
 
 @row("pointwise")
@@ -60,6 +60,19 @@ def sigmoid_grad(dy, y):
 
 
 @row("pointwise")
+def tanh(x):
+    """y = (exp(x) - exp(-x)) / (exp(x) + exp(-x)), without overflow."""
+    return Work((x,), 4 * prod(x.shape))
+
+
+@row("pointwise", linear=("dy",))
+def tanh_grad(dy, y):
+    """dx = dy (1 - y^2), y the output."""
+    same(dy, y, "tanh_grad")
+    return Work((y,), 3 * prod(y.shape))
+
+
+@row("pointwise")
 def prelu(x, slope):
     """y = x where x > 0, else slope[c] x; slope has one value a channel. He et al. 2015, eq. 1."""
     channels(slope, x.shape[-1], "prelu: the slope")
@@ -97,3 +110,19 @@ def add(a, b, *, alpha, beta):
 def scale(x, *, factor):
     """y = factor x."""
     return Work((x,), prod(x.shape))
+
+
+@row("pointwise", linear=("x", "g"))
+def gate(x, g):
+    """y[n,i,j,c] = x[n,i,j,c] g[n,0,0,c]: its own adjoint in x, since dx = gate(dy, g)."""
+    require(len(x.shape) == 4, f"gate: needs x[N,H,W,C]; got shape {x.shape}")
+    expected = (x.shape[0], 1, 1, x.shape[3])
+    require(g.shape == expected, f"gate: g has shape {g.shape}; for x of {x.shape} it must be {expected}")
+    return Work((x,), prod(x.shape))
+
+
+@row("pointwise", linear=("dy", "x"), tolerance=SUM)
+def gate_grad_g(dy, x):
+    """dg[n,0,0,c] = sum_{i,j} dy[n,i,j,c] x[n,i,j,c]."""
+    same(dy, x, "gate_grad_g")
+    return Work((Spec((x.shape[0], 1, 1, x.shape[3]), x.dtype),), 2 * prod(x.shape))

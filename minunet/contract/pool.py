@@ -1,4 +1,4 @@
-"""Max-pooling by index, and global averaging."""
+"""Max-pooling by index, and averages over windows and over whole maps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from math import prod
 from minunet.contract.row import I32, SUM, Spec, Work, require, row, same
 
 
-def pool_output(size: int, kernel: int, stride: int, pad: int, ceil: bool) -> int:
+def pool_output(size: int, kernel: int, stride: int, pad: int, ceil: bool, what: str = "max_pool2d") -> int:
     """Windows along one axis; in ceil mode a last window that would start in the far padding is dropped."""
-    require(0 <= pad <= kernel // 2, f"max_pool2d: padding {pad} must be at most half the kernel {kernel}")
+    require(0 <= pad <= kernel // 2, f"{what}: padding {pad} must be at most half the kernel {kernel}")
     span = size + 2 * pad - kernel
-    require(span >= 0, f"max_pool2d: kernel {kernel} is larger than the input {size} with padding {pad}")
+    require(span >= 0, f"{what}: kernel {kernel} is larger than the input {size} with padding {pad}")
     out = (-(-span // stride) if ceil else span // stride) + 1
     return out - 1 if ceil and (out - 1) * stride >= size + pad else out
 
@@ -62,3 +62,28 @@ def global_avg_pool_grad(dy, *, size):
     """dx[n,i,j,c] = dy[n,0,0,c] / (H W)."""
     n, _, _, c = dy.shape
     return Work((Spec((n, *size, c), dy.dtype),), prod(size) * n * c)
+
+
+def _averaged(x: tuple[int, ...], kernel, stride, padding) -> tuple[int, ...]:
+    """(N, OH, OW, C) of avg_pool2d."""
+    require(len(x) == 4, f"avg_pool2d: needs x[N,H,W,C]; got shape {x}")
+    require(min(*kernel, *stride) >= 1, f"avg_pool2d: kernel {kernel} and stride {stride} must be at least 1")
+    n, h, w, c = x
+    windows = zip((h, w), kernel, stride, padding)
+    return n, *(pool_output(s, k, t, p, False, "avg_pool2d") for s, k, t, p in windows), c
+
+
+@row("pool", linear=("x",), tolerance=SUM)
+def avg_pool2d(x, *, kernel, stride, padding):
+    """y[n,i,j,c] = sum_{u,v} x[n, i sh + u - ph, j sw + v - pw, c] / (KH KW); x is 0 outside, and counts there."""
+    y = _averaged(x.shape, kernel, stride, padding)
+    return Work((Spec(y, x.dtype),), prod(y) * prod(kernel))
+
+
+@row("pool", linear=("dy",), shape_only=("size",), tolerance=SUM)
+def avg_pool2d_grad(dy, *, size, kernel, stride, padding):
+    """dx[n,h,w,c] = sum of dy[n,i,j,c] / (KH KW) over the windows (i, j) that hold (h, w). size = (H, W)."""
+    dx = (dy.shape[0], *size, dy.shape[3])
+    y = _averaged(dx, kernel, stride, padding)
+    require(y == dy.shape, f"avg_pool2d_grad: a {size} input gives {y}, but dy has {dy.shape}")
+    return Work((Spec(dx, dy.dtype),), prod(y) * prod(kernel))

@@ -1,7 +1,13 @@
-"""Convolution and its transpose. Kernels: conv2d, conv2d_grad_x, conv2d_grad_w, channel_sum."""
+"""Convolution, also by groups of channels, and its transpose.
+
+Kernels: conv2d, conv2d_grad_x, conv2d_grad_w, the same as depthwise_..., and channel_sum.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial, reduce
+from math import prod
 from typing import Any
 
 from minunet.ops import pointwise
@@ -18,13 +24,16 @@ def conv2d(
     padding: Padding = "valid",
     dilation: int | tuple[int, int] = 1,
     activation: str | None = None,
+    groups: int = 1,
 ) -> Tensor:
     """y[n,i,j,o] = act(b[o] + sum_{u,v,c} x[n, i sh + u dh - top, j sw + v dw - left, c] w[o,u,v,c])
 
-    x : float32 / float64 (N, H, W, C)      w : (O, KH, KW, C)      b : (O,) or None
+    x : float32 / float64 (N, H, W, C)      w : (O, KH, KW, C / groups)      b : (O,) or None
     padding : "valid" (none), "same" (output = ceil(H / stride), the odd pixel below and right), "full" (every
         position where kernel and input touch: dilation (K - 1) on each side), p, (ph, pw) or (top, bottom, left, right)
-    activation : None, or the name of one in `minunet.ops`: "relu" (fused), "leaky_relu", "elu", "sigmoid"
+    activation : None, or the name of one in `minunet.ops`: "relu" (fused), "leaky_relu", "elu", "sigmoid", ...
+    groups : output channel o reads the C / groups channels of x of its group, (o groups) // O. groups = C is the
+        depthwise convolution (kernels of its own); other groups run one after the other
 
     Returns (N, OH, OW, O), OH = floor((H + top + bottom - dh (KH - 1) - 1) / sh) + 1. Kept for backward: x, w, and y
     where relu is fused. Raises ValueError where shapes do not fit. This is cross-correlation, as in all networks here.
@@ -40,15 +49,17 @@ def conv2d(
         "padding": resolve_padding(padding, x.shape[1:3], w.shape[1:3], stride, dilation),
         "dilation": dilation,
     }
+    pointwise.known(activation)
+    forward, grad_x, grad_w = _kernels(groups, x.shape, w.shape, geometry)
     fused = "relu" if activation == "relu" else None
-    y = call("conv2d", x.data, w.data, data(b), activation=fused, **geometry)
-    xa, wa, ya, size, kernel = x.data, w.data, y if fused else None, x.shape[1:3], w.shape[1:3]
+    y = forward(x.data, w.data, data(b), activation=fused)
+    xa, wa, ya = x.data, w.data, y if fused else None
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, ...]:
         if ya is not None:
             dy = call("relu_grad", dy, ya)
-        dx = call("conv2d_grad_x", dy, wa, size=size, activation=None, **geometry) if need[0] else None
-        dw = call("conv2d_grad_w", xa, dy, size=kernel, **geometry) if need[1] else None
+        dx = grad_x(dy, wa) if need[0] else None
+        dw = grad_w(xa, dy) if need[1] else None
         db = call("channel_sum", dy) if need[2] else None
         return dx, dw, db
 
@@ -127,6 +138,58 @@ def resolve_padding(
     if min(numbers) < 0:
         raise ValueError(f"padding is {padding!r}; it must not be negative")
     return numbers
+
+
+def _kernels(groups: int, x: tuple[int, ...], w: tuple[int, ...], geometry: dict) -> tuple[Callable, ...]:
+    """forward(x, w, b, activation=), grad_x(dy, w) and grad_w(x, dy) of a convolution with so many groups."""
+    (_, *size, c), (o, *kernel, wc) = x, w
+    if groups == 1:
+        return (
+            partial(call, "conv2d", **geometry),
+            partial(call, "conv2d_grad_x", size=tuple(size), activation=None, **geometry),
+            partial(call, "conv2d_grad_w", size=tuple(kernel), **geometry),
+        )
+    if groups < 1 or c % groups or o % groups:
+        raise ValueError(f"conv2d: groups {groups} must divide the {c} channels of x and the {o} of w; {x} and {w}")
+    if wc * groups != c:
+        raise ValueError(f"conv2d: with {groups} groups, x of {c} channels needs w[O,KH,KW,{c // groups}]; got {w}")
+    if groups == c:
+        return (
+            partial(call, "depthwise_conv2d", **geometry),
+            partial(call, "depthwise_conv2d_grad_x", size=(*size, c), **geometry),
+            partial(call, "depthwise_conv2d_grad_w", size=tuple(kernel), **geometry),
+        )
+    return _grouped(groups, x, w, geometry)
+
+
+def _grouped(groups: int, x: tuple[int, ...], w: tuple[int, ...], geometry: dict) -> tuple[Callable, ...]:
+    """The three of `_kernels`, a group at a time: cut its channels out, convolve, put the results side by side."""
+    c, o = x[3] // groups, w[0] // groups
+    conv, grad_x, grad_w = _kernels(1, (*x[:3], c), (o, *w[1:]), geometry)
+
+    def cut(a: Any, group: int, channels: int) -> Any:  # a[..., group]
+        return call("crop", a, offset=(0, 0, group * channels), size=(*a.shape[1:3], channels))
+
+    def cut_w(wa: Any, group: int) -> Any:  # w[group, ...]: (1, 1, 1, all numbers) has the groups side by side
+        return cut(wa.reshape(1, 1, 1, -1), group, prod(w) // groups).reshape(o, *w[1:])
+
+    def join(parts: Iterator[Any]) -> Any:
+        return reduce(partial(call, "crop_concat"), parts)
+
+    def forward(xa: Any, wa: Any, ba: Any, activation: str | None) -> Any:
+        def bias(g: int) -> Any:
+            return None if ba is None else cut(ba.reshape(1, 1, 1, -1), g, o).reshape(o)
+
+        return join(conv(cut(xa, g, c), cut_w(wa, g), bias(g), activation=activation) for g in range(groups))
+
+    def all_grad_x(dy: Any, wa: Any) -> Any:
+        return join(grad_x(cut(dy, g, o), cut_w(wa, g)) for g in range(groups))
+
+    def all_grad_w(xa: Any, dy: Any) -> Any:
+        parts = (grad_w(cut(xa, g, c), cut(dy, g, o)) for g in range(groups))
+        return join(part.reshape(1, 1, 1, -1) for part in parts).reshape(w)
+
+    return forward, all_grad_x, all_grad_w
 
 
 def _four_axes(x: Tensor, w: Tensor) -> None:

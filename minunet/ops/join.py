@@ -1,4 +1,4 @@
-"""Putting maps together and around. Kernels: crop_concat, pad and their adjoints."""
+"""Putting maps together, around and apart. Kernels: crop_concat, pad, crop and their adjoints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from minunet.ops.shared import Tensor, as_tensor, call, four, record
+from minunet.ops.shared import Tensor, as_tensor, call, four, pair, record
 
 
 def crop_concat(x: Tensor, skip: Tensor) -> Tensor:
@@ -50,3 +50,59 @@ def pad(x: Tensor, padding: int | tuple[int, ...], mode: str = "constant", value
         return (call("pad_grad", dy, padding=padding, mode=mode),)
 
     return record("pad", y, (x,), backward)
+
+
+def crop(x: Tensor, size: tuple[int, int], offset: tuple[int, int] | None = None) -> Tensor:
+    """y[n,i,j,c] = x[n, top + i, left + j, c]: a window of the map
+
+    x : (N, H, W, C)     size : (h, w), at most (H, W)     offset : (top, left); None: ((H - h) // 2, (W - w) // 2)
+    Returns (N, h, w, C). Raises ValueError where the window is not within x.
+    """
+    x = _map(x, "crop")
+    h, w = pair(size, "crop: size", least=1)
+    if offset is None:
+        if h > x.shape[1] or w > x.shape[2]:
+            raise ValueError(f"crop: size {(h, w)} is larger than the map of {x.shape[1:3]}; pad it first")
+        offset = ((x.shape[1] - h) // 2, (x.shape[2] - w) // 2)
+    return _window(x, (*pair(offset, "crop: offset"), 0), (h, w, x.shape[3]), "crop")
+
+
+def split(x: Tensor, channels: Sequence[int]) -> list[Tensor]:
+    """x along channels, in pieces of these counts: (N, H, W, C) -> [(N, H, W, c) for c in channels], sum = C."""
+    x = _map(x, "split")
+    counts = [int(c) for c in channels]
+    if not counts or min(counts) < 1 or sum(counts) != x.shape[3]:
+        raise ValueError(f"split: channels {counts} must be positive and add up to the {x.shape[3]} of x")
+    firsts = (sum(counts[:k]) for k in range(len(counts)))
+    return [_window(x, (0, 0, first), (*x.shape[1:3], c), "split") for first, c in zip(firsts, counts)]
+
+
+def pad_channels(x: Tensor, channels: int) -> Tensor:
+    """Channels of zeros behind those of x: (N, H, W, C) -> (N, H, W, channels). ENet's shortcut (arXiv 1606.02147)."""
+    x = _map(x, "pad_channels")
+    small = x.shape[1:]
+    if int(channels) < small[2]:
+        raise ValueError(f"pad_channels: x has {small[2]} channels already; {channels} is less")
+
+    def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
+        return (call("crop", dy, offset=(0, 0, 0), size=small),)
+
+    y = call("embed", x.data, offset=(0, 0, 0), size=(*small[:2], int(channels)))
+    return record("pad_channels", y, (x,), backward)
+
+
+def _map(x: Tensor, what: str) -> Tensor:
+    x = as_tensor(x)
+    if len(x.shape) != 4:
+        raise ValueError(f"{what}: needs x[N,H,W,C]; got shape {x.shape}")
+    return x
+
+
+def _window(x: Tensor, offset: tuple[int, int, int], size: tuple[int, int, int], name: str) -> Tensor:
+    """x[:, top : top + h, left : left + w, first : first + c], offset = (top, left, first), size = (h, w, c)."""
+    large = x.shape[1:]
+
+    def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
+        return (call("embed", dy, offset=offset, size=large),)
+
+    return record(name, call("crop", x.data, offset=offset, size=size), (x,), backward)

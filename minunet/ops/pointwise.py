@@ -1,10 +1,15 @@
-"""One element in, one element out. Kernels: relu, leaky_relu, elu, sigmoid, prelu, dropout, add, scale."""
+"""One element in, one element out; and maps weighed by channel.
+
+Kernels: relu, leaky_relu, elu, sigmoid, tanh, prelu, dropout, add, scale, gate.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from minunet.ops.shared import Tensor, as_tensor, call, record
+import numpy as np
+
+from minunet.ops.shared import Tensor, as_tensor, call, like, record
 
 
 def relu(x: Tensor) -> Tensor:
@@ -54,6 +59,17 @@ def sigmoid(x: Tensor) -> Tensor:
     return record("sigmoid", y, (x,), backward)
 
 
+def tanh(x: Tensor) -> Tensor:
+    """y = (exp(x) - exp(-x)) / (exp(x) + exp(-x)), without overflow. Kept for backward: y."""
+    x = as_tensor(x)
+    y = call("tanh", x.data)
+
+    def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
+        return (call("tanh_grad", dy, y),)
+
+    return record("tanh", y, (x,), backward)
+
+
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
     """y = x where x > 0, else slope[c] x, with a learned slope (C,) (He et al. 2015, eq. 1). Kept for backward: x."""
     x, slope = as_tensor(x), as_tensor(slope)
@@ -82,6 +98,36 @@ def dropout(x: Tensor, rate: float, seed: int) -> Tensor:
     return record("dropout", call("dropout", x.data, **options), (x,), backward)
 
 
+def dropout_channels(x: Tensor, rate: float, seed: int) -> Tensor:
+    """y[n,i,j,c] = x[n,i,j,c] / (1 - rate) where u(seed, n C + c) >= rate, else 0: whole channels of a sample go
+
+    x : (N, H, W, C)     rate, seed : as in `dropout`, whose mask over (N, 1, 1, C) this is
+    Source: Tompson et al. 2015 (arXiv 1411.4280), section 3.2, "SpatialDropout". Kept for backward: the mask.
+    """
+    x = as_tensor(x)
+    if len(x.shape) != 4:
+        raise ValueError(f"dropout_channels: needs x[N,H,W,C]; got shape {x.shape}")
+    ones = like(np.ones((x.shape[0], 1, 1, x.shape[3]), x.dtype), x)
+    return gate(x, dropout(Tensor(ones), rate, seed))
+
+
+def gate(x: Tensor, g: Tensor) -> Tensor:
+    """y[n,i,j,c] = x[n,i,j,c] g[n,0,0,c]: every channel of a map weighed by one number
+
+    x : (N, H, W, C)     g : (N, 1, 1, C)     returns (N, H, W, C)
+    Raises ValueError for another shape of g. Source: Hu et al. 2018 (arXiv 1709.01507), eq. 4. Kept for backward: x
+    where g wants a gradient, and g.
+    """
+    x, g = as_tensor(x), as_tensor(g)
+    y = call("gate", x.data, g.data)
+    xa, ga = x.data if g.requires_grad else None, g.data
+
+    def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, Any]:
+        return call("gate", dy, ga) if need[0] else None, call("gate_grad_g", dy, xa) if need[1] else None
+
+    return record("gate", y, (x, g), backward)
+
+
 def add(a: Tensor, b: Tensor, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
     """y = alpha a + beta b, equal shapes; alpha = beta = 1/2 is FusionNet's mean of two paths."""
     a, b = as_tensor(a), as_tensor(b)
@@ -107,13 +153,16 @@ def scale(x: Tensor, factor: float) -> Tensor:
     return record("scale", call("scale", x.data, factor=factor), (x,), backward)
 
 
-ACTIVATIONS = {"relu": relu, "leaky_relu": leaky_relu, "elu": elu, "sigmoid": sigmoid}
+ACTIVATIONS = {"relu": relu, "leaky_relu": leaky_relu, "elu": elu, "sigmoid": sigmoid, "tanh": tanh}
+
+
+def known(activation: str | None) -> None:
+    """Raise ValueError unless `activation` is None or the name of one."""
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"activation {activation!r} is unknown; it is None or one of {', '.join(ACTIVATIONS)}")
 
 
 def activate(x: Tensor, activation: str | None) -> Tensor:
     """x through the named activation with its default argument, or x itself for None. Raises ValueError for others."""
-    if activation is None:
-        return x
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation {activation!r} is unknown; it is None or one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[activation](x)
+    known(activation)
+    return x if activation is None else ACTIVATIONS[activation](x)

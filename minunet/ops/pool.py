@@ -1,4 +1,4 @@
-"""Pooling and its way back. Kernels: max_pool2d, scatter_by_index, gather_by_index, global_avg_pool."""
+"""Pooling and its way back. Kernels: max_pool2d, scatter_by_index, gather_by_index, avg_pool2d, global_avg_pool."""
 
 from __future__ import annotations
 
@@ -58,6 +58,34 @@ def max_unpool2d(x: Tensor, indices: Any, output_size: tuple[int, int]) -> Tenso
         return (call("gather_by_index", dy, indices),)
 
     return record("max_unpool2d", y, (x,), backward)
+
+
+def avg_pool2d(
+    x: Tensor,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+) -> Tensor:
+    """y[n,i,j,c] = sum of x over the window that starts at (i sh - ph, j sw - pw), divided by KH KW
+
+    x : (N, H, W, C)     stride : the kernel's size where it is None     padding : zeros, at most half the kernel; they
+        count in the divisor, so that a constant map falls off towards its border
+    Returns (N, OH, OW, C), OH = floor((H + 2 ph - KH) / sh) + 1. Nothing is kept for backward.
+    """
+    x = as_tensor(x)
+    kernel = pair(kernel, "avg_pool2d: kernel", least=1)
+    options = {
+        "kernel": kernel,
+        "stride": kernel if stride is None else pair(stride, "avg_pool2d: stride", least=1),
+        "padding": pair(padding, "avg_pool2d: padding"),
+    }
+    y = call("avg_pool2d", x.data, **options)
+    size = x.shape[1:3]
+
+    def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
+        return (call("avg_pool2d_grad", dy, size=size, **options),)
+
+    return record("avg_pool2d", y, (x,), backward)
 
 
 def global_avg_pool(x: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from minunet.backends import call
+from minunet.backends import call, owner
 from minunet.tensor import Tensor, record
 
-__all__ = ["Tensor", "as_tensor", "call", "data", "four", "pair", "record"]
+__all__ = ["Tensor", "as_tensor", "call", "data", "four", "like", "pair", "record"]
 
 
 def as_tensor(x: Any) -> Tensor:
@@ -21,6 +21,11 @@ def as_tensor(x: Any) -> Tensor:
 def data(x: Any) -> Any:
     """The array of a Tensor, an array itself, or None."""
     return x.data if isinstance(x, Tensor) else x
+
+
+def like(values: np.ndarray, x: Tensor) -> Any:
+    """A NumPy array as an array of the backend that x lives on."""
+    return owner(x.data).asarray(values)
 
 
 def pair(value: int | tuple[int, int], name: str, least: int | None = None) -> tuple[int, int]:

@@ -16,8 +16,17 @@ from minunet.backends import strict
 
 from . import conv_direct, conv_grad_w, winograd, winograd_grad_w
 from .channel_sum import channel_sum
+from .depthwise import depthwise_conv2d, depthwise_conv2d_grad_w, depthwise_conv2d_grad_x
 
-__all__ = ["channel_sum", "conv2d", "conv2d_grad_w", "conv2d_grad_x"]
+__all__ = [
+    "channel_sum",
+    "conv2d",
+    "conv2d_grad_w",
+    "conv2d_grad_x",
+    "depthwise_conv2d",
+    "depthwise_conv2d_grad_w",
+    "depthwise_conv2d_grad_x",
+]
 
 Pair = tuple[int, int]
 Quad = tuple[int, int, int, int]

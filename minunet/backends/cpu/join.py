@@ -1,4 +1,4 @@
-"""Crop, concatenation and padding on the CPU: all of them put a box of one array into a box of another.
+"""Crops, concatenation and padding on the CPU: all of them put a box of one array into a box of another.
 
 One compiled kernel does that, an image row a task. What remains is mirrored borders, a few pixels wide: NumPy slices.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED
+from minunet.backends.cpu.loops import SERIAL, SPLIT, THREADED
 from minunet.jit import njit
 
 
@@ -70,6 +70,19 @@ def _put(y, y_at, x, x_at, box, border=None):
 def _crop(skip: np.ndarray, x: np.ndarray) -> tuple[int, int, int]:
     """First corner of the centre of skip."""
     return (skip.shape[1] - x.shape[1]) // 2, (skip.shape[2] - x.shape[2]) // 2, 0
+
+
+def crop(y, x, *, offset):
+    _put(y, (0, 0, 0), x, tuple(offset), y.shape[1:])
+
+
+def embed(dx, dy, *, offset):
+    box = dy.shape[1:]
+    if box[2] < dx.shape[3]:  # some channels are outside the box
+        dx.fill(0)
+        _put(dx, tuple(offset), dy, (0, 0, 0), box)
+    else:
+        _put(dx, tuple(offset), dy, (0, 0, 0), box, border=0)
 
 
 def crop_concat(y, x, skip):

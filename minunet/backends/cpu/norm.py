@@ -1,4 +1,4 @@
-"""Batch normalisation on the CPU, in rows of lanes (see `pointwise.layout`).
+"""Batch normalisation on the CPU, in rows of lanes (see `loops.layout`).
 
 Sums: eight rows are added in registers, in the array's dtype; the result is added to one float64 per lane. At the
 end of a chunk the lanes of a channel are folded, and NumPy joins the chunks, in the order of memory. No sum depends
@@ -10,8 +10,20 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from minunet.backends.cpu.pointwise import GROUP, SERIAL, SPLIT, THREADED, layout, repeated
+from minunet.backends.cpu.loops import GROUP, SERIAL, SPLIT, THREADED, layout, repeated
+from minunet.backends.cpu.pixel_norm import l2_normalize, l2_normalize_grad, lrn, lrn_grad
 from minunet.jit import njit
+
+__all__ = [
+    "batch_norm",
+    "batch_norm_grad",
+    "channel_moments",
+    "fold_batch_norm",
+    "l2_normalize",
+    "l2_normalize_grad",
+    "lrn",
+    "lrn_grad",
+]
 
 
 @njit(**SERIAL)
@@ -196,3 +208,9 @@ def batch_norm_grad(dx, dgamma, dbeta, dy, x, mean, var, gamma, *, eps, training
     vectors = gamma * inverse, total / pixels, product * inverse**2 / pixels
     factor, a, b = (repeated(v.astype(x.dtype), repeat) for v in vectors)
     _batch_norm_grad(dx, dy, x, lanes, factor, a, b, chunk)
+
+
+def fold_batch_norm(w_folded, b_folded, w, mean, var, gamma, beta, b=None, *, eps, axis):
+    factor = gamma / np.sqrt(var.astype(np.float64) + eps)
+    b_folded[...] = factor * (-mean if b is None else b - mean) + beta
+    np.multiply(w, factor.reshape(-1, *[1] * (w.ndim - 1)) if axis == 0 else factor, out=w_folded, casting="same_kind")

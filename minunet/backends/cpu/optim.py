@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import prange
 
-from minunet.backends.cpu.pointwise import CHUNK, SERIAL, SPLIT, THREADED
+from minunet.backends.cpu.loops import CHUNK, SERIAL, SPLIT, THREADED
 from minunet.jit import njit
 
 

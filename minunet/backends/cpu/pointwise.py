@@ -1,81 +1,39 @@
-"""Point-wise kernels on the CPU, and how all kernels of this backend but convolution are threaded.
-
-A kernel here moves memory: 8 bytes per element at 0.25 operations per byte. So it makes one pass, in pieces of `CHUNK`
-elements that stay in a core's L1/L2 cache, and each piece is a loop `for i in range(piece.size)` over 1-D slices, the
-form in which Numba drops the checks for negative indices and LLVM emits vector instructions.
-
-Threads share the chunks. Chunks depend on the array's size alone, so the result has the same bits for any number of
-threads. Below `SPLIT` elements one thread is faster than waking the others (some microseconds).
-
-`THREADED` functions hold both ways, and the loop itself stands once, in the `SERIAL` function that they call.
-"""
+"""Point-wise kernels on the CPU. They move memory: 8 bytes per element at 0.25 operations per byte (see `loops`)."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numba import prange, types
-from numba.extending import overload
+from numba import prange
 
+from minunet.backends.cpu.exponential import exp_parts
+from minunet.backends.cpu.gate import gate, gate_grad_g
+from minunet.backends.cpu.loops import CHUNK, SERIAL, SPLIT, THREADED, layout, repeated
 from minunet.jit import njit
 
-# "contract" lets a * b + c be one fused operation; nothing else is relaxed: NaN, infinities and order stay.
-THREADED = {"error_model": "numpy", "fastmath": {"contract"}, "parallel": True}
-SERIAL = THREADED | {"parallel": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # not called by Python
-SPLIT = 1 << 15
-CHUNK = 1 << 14
-LANES = 512  # 2 KiB of float32: a few rows and the lane vectors fit the L1 cache
-GROUP = 8  # rows of lanes that sums add in registers; chunks are whole groups
+__all__ = [
+    "add",
+    "dropout",
+    "elu",
+    "elu_grad",
+    "gate",
+    "gate_grad_g",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "prelu",
+    "prelu_grad",
+    "relu",
+    "relu_grad",
+    "scale",
+    "sigmoid",
+    "sigmoid_grad",
+    "tanh",
+    "tanh_grad",
+]
 
-RELU, LEAKY_RELU, ELU, SIGMOID, SCALE = range(5)
-RELU_GRAD, LEAKY_RELU_GRAD, ELU_GRAD, SIGMOID_GRAD, ADD = range(5)
-
-F, D = np.float32, np.float64
-# ln 2 in two parts: k times the first is exact for every k that occurs.
-_LN2_D = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
-_LN2_F = F(0.693359375), F(-2.12194440e-4)
-_LOG2E_F, _ROUND_F, _LOWEST_F = F(1.0 / math.log(2.0)), F(1.5 * 2**23), F(-87.0)
-_LOG2E_D, _ROUND_D, _LOWEST_D = 1.0 / math.log(2.0), 1.5 * 2.0**52, -708.0
-_SERIES_F = tuple(F(1.0 / math.factorial(n)) for n in range(7, 1, -1))
-_SERIES_D = tuple(1.0 / math.factorial(n) for n in range(13, 1, -1))
-
-
-def exp_parts(x):
-    """(s, q) with exp(x) = s + s q and exp(x) - 1 = (s - 1) + s q, for x <= 0 or NaN, in the precision of x.
-
-    x = k ln 2 + r, |r| <= ln(2) / 2; s = 2^k, and 0 where it would not be a normal number; q = exp(r) - 1 by its
-    series to r^13 (float32: r^7). Adding 1.5 * 2^52 leaves round(x / ln 2) = k in the low bits of the mantissa.
-    There is no branch and no call, so loops around it become vector instructions, which a loop over libm's does not.
-    """
-    raise NotImplementedError("exp_parts is for compiled code")
-
-
-@overload(exp_parts, jit_options=SERIAL)
-def _exp_parts(x):
-    return _exp_parts_single if x == types.float32 else _exp_parts_double
-
-
-def _exp_parts_double(x):
-    t = (_LOWEST_D if x < _LOWEST_D else x) * _LOG2E_D + _ROUND_D
-    k = t - _ROUND_D
-    r = ((_LOWEST_D if x < _LOWEST_D else x) - k * _LN2_D[0]) - k * _LN2_D[1]
-    q = _SERIES_D[0]
-    for n in range(1, 12):
-        q = q * r + _SERIES_D[n]
-    bits = (D(t).view(np.int64) + np.int64(1023)) << np.int64(52)
-    return (0.0 if x < _LOWEST_D else np.int64(bits).view(np.float64)), q * r * r + r
-
-
-def _exp_parts_single(x):
-    t = (_LOWEST_F if x < _LOWEST_F else x) * _LOG2E_F + _ROUND_F
-    k = t - _ROUND_F
-    r = ((_LOWEST_F if x < _LOWEST_F else x) - k * _LN2_F[0]) - k * _LN2_F[1]
-    q = _SERIES_F[0]
-    for n in range(1, 6):
-        q = q * r + _SERIES_F[n]
-    bits = np.int32(np.int32(F(t).view(np.int32)) + np.int32(127)) << np.int32(23)
-    return (F(0) if x < _LOWEST_F else np.int32(bits).view(np.float32)), q * r * r + r
+RELU, LEAKY_RELU, ELU, SIGMOID, TANH, SCALE = range(6)
+RELU_GRAD, LEAKY_RELU_GRAD, ELU_GRAD, SIGMOID_GRAD, TANH_GRAD, ADD = range(6)
 
 
 @njit(**SERIAL)
@@ -99,6 +57,11 @@ def _unary_chunk(op, y, x, p):
             s, q = exp_parts(-abs(x[i]))
             e = s + s * q
             y[i] = (one if x[i] >= zero else e) / (one + e)
+    elif op == TANH:
+        for i in range(y.size):
+            s, q = exp_parts(-(abs(x[i]) + abs(x[i])))
+            less = (s - one) + s * q  # exp(-2 |x|) - 1, exact where it is small
+            y[i] = (-less if x[i] >= zero else less) / (one + one + less)
     else:  # SCALE
         for i in range(y.size):
             y[i] = p * x[i]
@@ -130,6 +93,9 @@ def _binary_chunk(op, y, a, b, p, q):
     elif op == SIGMOID_GRAD:
         for i in range(y.size):
             y[i] = a[i] * (b[i] * (one - b[i]))
+    elif op == TANH_GRAD:
+        for i in range(y.size):
+            y[i] = a[i] * (one - b[i] * b[i])
     else:  # ADD
         for i in range(y.size):
             y[i] = p * a[i] + q * b[i]
@@ -168,28 +134,6 @@ def _dropout(y, x, seed, threshold, factor):
         for k in prange((n + CHUNK - 1) // CHUNK):
             a = k * CHUNK
             _dropout_chunk(y[a : a + CHUNK], x[a : a + CHUNK], a, seed, threshold, factor)
-
-
-def layout(size: int, c: int) -> tuple[int, int, int]:
-    """How to walk through `size` elements with one number per channel: (repetitions, elements in a chunk, chunks).
-
-    A channel's values lie C apart, and C may be 1. So `LANES // C` pixels are taken at a time and the vectors of
-    per-channel numbers are repeated as often: the inner loop always runs over some hundred neighbours in memory.
-
-        x, flattened:      c0 c1 c2 c0 c1 c2 c0 c1 c2 ...        (C = 3, three pixels: a row of 9 lanes)
-        slope, repeated:   s0 s1 s2 s0 s1 s2 s0 s1 s2
-    """
-    repeat = max(1, LANES // c)
-    group = GROUP * repeat * c
-    chunk = max(1, 4 * CHUNK // group) * group
-    return repeat, chunk, -(-size // chunk)
-
-
-def repeated(v: np.ndarray, times: int) -> np.ndarray:
-    """The vector `times` over: what numpy.tile does, in a tenth of its time, which shows on small maps."""
-    rows = np.empty((times, v.size), v.dtype)
-    rows[:] = v
-    return rows.reshape(-1)
 
 
 @njit(**SERIAL)
@@ -250,6 +194,10 @@ def sigmoid(y, x):
     _unary(SIGMOID, y.reshape(-1), x.reshape(-1), x.dtype.type(0))
 
 
+def tanh(y, x):
+    _unary(TANH, y.reshape(-1), x.reshape(-1), x.dtype.type(0))
+
+
 def scale(y, x, *, factor):
     _unary(SCALE, y.reshape(-1), x.reshape(-1), x.dtype.type(factor))
 
@@ -270,6 +218,11 @@ def elu_grad(dx, dy, y, *, alpha):
 def sigmoid_grad(dx, dy, y):
     zero = y.dtype.type(0)
     _binary(SIGMOID_GRAD, dx.reshape(-1), dy.reshape(-1), y.reshape(-1), zero, zero)
+
+
+def tanh_grad(dx, dy, y):
+    zero = y.dtype.type(0)
+    _binary(TANH_GRAD, dx.reshape(-1), dy.reshape(-1), y.reshape(-1), zero, zero)
 
 
 def add(y, a, b, *, alpha, beta):

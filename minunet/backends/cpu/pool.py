@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED
+from minunet.backends.cpu.avg_pool import avg_pool2d, avg_pool2d_grad
+from minunet.backends.cpu.loops import SERIAL, SPLIT, THREADED
 from minunet.jit import njit
+
+__all__ = [
+    "avg_pool2d",
+    "avg_pool2d_grad",
+    "gather_by_index",
+    "global_avg_pool",
+    "global_avg_pool_grad",
+    "max_pool2d",
+    "scatter_by_index",
+]
 
 BAND = 1 << 16  # elements of a scattered plane that one task clears and fills: they stay in its L2 cache
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
-from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED
+from minunet.backends.cpu.loops import SERIAL, SPLIT, THREADED
 from minunet.jit import njit
 
 

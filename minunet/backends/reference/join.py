@@ -1,4 +1,4 @@
-"""Putting maps together and around: crop, concat, pad."""
+"""Putting maps together, around and apart: crop, concat, pad."""
 
 from __future__ import annotations
 
@@ -42,6 +42,22 @@ def pad_grad(dx, dy, *, padding, mode):
         np.add.at(dx, (slice(None), rows[:, None], columns), dy)
     else:
         dx[...] = dy[:, top : top + h, left : left + w, :]
+
+
+def crop(y, x, *, offset):
+    """y[n,i,j,c] = x[n, top + i, left + j, first + c], offset = (top, left, first)."""
+    y[...] = x[_window(offset, y)]
+
+
+def embed(dx, dy, *, offset):
+    """dx = zeros, with dy at offset = (top, left, first)."""
+    dx[...] = 0
+    dx[_window(offset, dy)] = dy
+
+
+def _window(offset, small):
+    """The index of the window of `small`'s height, width and channels that starts at `offset`."""
+    return slice(None), *(slice(o, o + size) for o, size in zip(offset, small.shape[1:]))
 
 
 def _centre(large, small):

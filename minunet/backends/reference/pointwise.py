@@ -1,4 +1,4 @@
-"""One element in, one element out."""
+"""One element in, one element out; and maps weighed by channel."""
 
 from __future__ import annotations
 
@@ -46,6 +46,16 @@ def sigmoid_grad(dx, dy, y):
     dx[...] = dy * y * (1 - y)
 
 
+def tanh(y, x):
+    """y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+    y[...] = np.tanh(x)
+
+
+def tanh_grad(dx, dy, y):
+    """dx = dy (1 - y^2)."""
+    dx[...] = dy * (1 - y * y)
+
+
 def prelu(y, x, slope):
     """y = x where x > 0, else slope[c] x."""
     y[...] = np.where(x > 0, x, slope * x)
@@ -70,6 +80,16 @@ def add(y, a, b, *, alpha, beta):
 def scale(y, x, *, factor):
     """y = factor x."""
     y[...] = factor * x
+
+
+def gate(y, x, g):
+    """y[n,i,j,c] = x[n,i,j,c] g[n,0,0,c]."""
+    y[...] = x * g
+
+
+def gate_grad_g(dg, dy, x):
+    """dg[n,0,0,c] = sum_{i,j} dy[n,i,j,c] x[n,i,j,c]."""
+    dg[...] = (dy * x).sum(axis=(1, 2), keepdims=True)
 
 
 def activate(y, activation):

@@ -1,4 +1,4 @@
-"""Max-pooling by index, its scatter and gather, and global averaging."""
+"""Max-pooling by index, its scatter and gather, and averages over windows and over whole maps."""
 
 from __future__ import annotations
 
@@ -48,6 +48,28 @@ def global_avg_pool_grad(dx, dy):
     """dx[n,i,j,c] = dy[n,0,0,c] / (H W)."""
     _, h, w, _ = dx.shape
     dx[...] = dy / (h * w)
+
+
+def avg_pool2d(y, x, *, kernel, stride, padding):
+    """y[n,i,j,c] = sum_{u,v} x[n, i sh + u - ph, j sw + v - pw, c] / (KH KW), x being 0 outside."""
+    for i, rows in enumerate(_windows(y.shape[1], x.shape[1], kernel[0], stride[0], padding[0])):
+        for j, columns in enumerate(_windows(y.shape[2], x.shape[2], kernel[1], stride[1], padding[1])):
+            y[:, i, j, :] = x[:, rows, columns, :].sum(axis=(1, 2)) / (kernel[0] * kernel[1])
+
+
+def avg_pool2d_grad(dx, dy, *, kernel, stride, padding):
+    """dx[n,h,w,c] = sum of dy[n,i,j,c] / (KH KW) over the windows (i, j) that hold (h, w)."""
+    dx[...] = 0
+    for i, rows in enumerate(_windows(dy.shape[1], dx.shape[1], kernel[0], stride[0], padding[0])):
+        for j, columns in enumerate(_windows(dy.shape[2], dx.shape[2], kernel[1], stride[1], padding[1])):
+            dx[:, rows, columns, :] += dy[:, i : i + 1, j : j + 1, :] / (kernel[0] * kernel[1])
+
+
+def _windows(count, size, kernel, stride, pad):
+    """The part of each window along one axis that lies on the image."""
+    for i in range(count):
+        start = i * stride - pad
+        yield slice(max(start, 0), min(start + kernel, size))
 
 
 def _check(indices, pixels):
