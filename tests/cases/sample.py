@@ -93,6 +93,17 @@ def integers(low: int, high: int, *shape: int) -> Make:
     return lambda rng, dtype: rng.integers(low, high, shape, dtype=np.int32)
 
 
+def bits(*shape: int, ignored: float = 0.0) -> Make:
+    """Zeros and ones as floats, a fraction of them replaced by the label that does not count."""
+
+    def sample(rng: Rng, dtype: np.dtype) -> Array:
+        target = rng.integers(0, 2, shape).astype(dtype)
+        target[rng.random(shape) < ignored] = IGNORE
+        return target
+
+    return sample
+
+
 def labels(n_classes: int, *shape: int, ignored: float = 0.0) -> Make:
     """Classes, a fraction of them replaced by the label that does not count."""
 
