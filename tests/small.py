@@ -5,6 +5,9 @@ from __future__ import annotations
 SMALL = {
     "unet": ("unet", {"in_channels": 2, "n_classes": 3, "width": 2, "depth": 1}, (20, 22)),
     "unet, same": ("unet", {"in_channels": 1, "n_classes": 3, "width": 2, "depth": 2, "padding": "same"}, (8, 12)),
+    "unet, released": (
+        "unet", {"in_channels": 1, "n_classes": 2, "width": 2, "depth": 2, "form": "released"}, (44, 48),
+    ),
     "fusionnet": ("fusionnet", {"in_channels": 2, "n_classes": 3, "width": 2, "depth": 2}, (8, 12)),
     "fusionnet, article": (
         "fusionnet", {"in_channels": 1, "n_classes": 2, "width": 2, "depth": 2, "form": "article"}, (8, 12),

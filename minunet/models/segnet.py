@@ -17,7 +17,7 @@ from minunet.tensor import Tensor
 
 
 class SegNet(Network):
-    """x (N, H, W, in_channels) -> logits (N, H, W, n_classes), any size
+    """x (N, H, W, in_channels) -> logits (N, H, W, n_classes); any size from 17 x 17
 
     width   : channels of the first stage (paper: 64)
     stages  : the encoder's convolutions in units of `width`, a pooling after each stage; the decoder mirrors them.
@@ -46,6 +46,7 @@ class SegNet(Network):
         widths, rng = vgg.widths(width, stages), np.random.default_rng(seed)
         if not widths or not all(min(stage, default=0) >= 1 for stage in widths):
             raise ValueError(f"segnet: stages are {stages}; each needs a convolution, and each of those a channel")
+        self.least = 2 ** (len(widths) - 1) + 1  # a pooling needs two rows
         self.encoder = vgg.encoder(rng, in_channels, widths, nn.ConvBN)
         self.decoder = []
         for level in reversed(range(len(widths))):

@@ -13,7 +13,7 @@ from minunet.tensor import Tensor
 
 
 class SegNetBasic(Network):
-    """x (N, H, W, in_channels) -> logits (N, H, W, n_classes), any size
+    """x (N, H, W, in_channels) -> logits (N, H, W, n_classes); any size from 9 x 9
 
     width   : channels of every level (paper: 64)
     depth   : poolings (paper: 4)
@@ -37,6 +37,7 @@ class SegNetBasic(Network):
     ):
         positive("segnet_basic", in_channels=in_channels, n_classes=n_classes, width=width, depth=depth)
         rng = np.random.default_rng(seed)
+        self.least = 2 ** (depth - 1) + 1  # a pooling needs two rows
         self.lrn = lrn
         self.encoder = [nn.ConvBN(rng, c, width, 7) for c in (in_channels, *[width] * (depth - 1))]
         self.decoder = [nn.ConvBN(rng, width, width, 7, activation=None) for _ in range(depth)]

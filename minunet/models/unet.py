@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from minunet import nn, ops
-from minunet.models.base import Network
+from minunet.models.base import Network, one_of, positive
 from minunet.tensor import Tensor
 
 
@@ -33,6 +33,10 @@ class UNet(Network):
     depth   : poolings (paper: 4)
     padding : "valid" (paper): the output is smaller, 572 -> 388, and exact; "same": output as large as the input
     dropout : rate at the end of the contracting path, after the last two levels (paper: there, rate not stated)
+    form    : "paper"; "released": the authors' file phseg_v5, where ReLU follows every up-convolution, and the last of
+              them keeps its 128 channels: 128 + 64 enter the last block
+
+    As in the released file, dropout stands before the skip leaves, in both forms.
     """
 
     paper = "Ronneberger, Fischer, Brox 2015, arXiv 1505.04597"
@@ -45,20 +49,22 @@ class UNet(Network):
         depth: int = 4,
         padding: str = "valid",
         dropout: float = 0.5,
+        form: str = "paper",
         seed: int = 0,
     ):
-        if padding not in ("valid", "same"):
-            raise ValueError(f"unet: padding {padding!r} is unknown; it is 'valid' or 'same'")
-        if min(in_channels, n_classes, width, depth) < 1:
-            raise ValueError("unet: in_channels, n_classes, width and depth must be at least 1")
+        one_of("unet", "padding", padding, ("valid", "same"))
+        one_of("unet", "form", form, ("paper", "released"))
+        positive("unet", in_channels=in_channels, n_classes=n_classes, width=width, depth=depth)
         rng = np.random.default_rng(seed)
         widths = [width << level for level in range(depth + 1)]  # 64, 128, 256, 512, 1024
         inputs = [in_channels, *widths[:-1]]
         self.depth, self.loss_per_block = depth, 4 if padding == "valid" else 0  # pixels that a block takes off
         self.down = [Block(rng, c, o, padding) for c, o in zip(inputs, widths)]
         self.drop = [nn.Dropout(dropout, seed + level) for level in (depth - 1, depth)]
-        self.up = [nn.ConvTranspose2d(rng, 2 * o, o, 2, stride=2) for o in reversed(widths[:-1])]
-        self.merge = [Block(rng, 2 * o, o, padding) for o in reversed(widths[:-1])]
+        skips, act = widths[-2::-1], "relu" if form == "released" else None  # channels of the skips: 512, 256, 128, 64
+        ups = [*skips[:-1], skips[-1] * (2 if form == "released" else 1)]  # and of what the up-convolutions give
+        self.up = [nn.ConvTranspose2d(rng, 2 * o, u, 2, stride=2, activation=act) for o, u in zip(skips, ups)]
+        self.merge = [Block(rng, u + o, o, padding) for o, u in zip(skips, ups)]
         self.head = nn.Conv2d(rng, width, n_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
