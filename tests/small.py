@@ -28,4 +28,25 @@ SMALL = {
         "segnet_basic",
         {"in_channels": 1, "n_classes": 2, "width": 2, "depth": 3, "lrn": False, "dropout": 0.25}, (9, 11),
     ),
+    "fcn-8s": ("fcn", {"in_channels": 2, "n_classes": 2, "widths": (2, 2, 2, 2, 3), "fc": 3}, (5, 3)),
+    "fcn-8s, at once": (
+        "fcn",
+        {"in_channels": 2, "n_classes": 2, "widths": (2, 2, 2, 2, 3), "fc": 3, "at_once": True, "learned": True},
+        (1, 6),
+    ),
+    "fcn-16s": ("fcn", {"in_channels": 2, "n_classes": 2, "widths": (2, 2, 2, 2, 3), "fc": 3, "form": "16s"}, (3, 1)),
+    "fcn-32s": ("fcn", {"in_channels": 2, "n_classes": 2, "widths": (2, 2, 2, 2, 3), "fc": 3, "form": "32s"}, (2, 9)),
+    "deconvnet": (
+        "deconvnet",
+        {"in_channels": 2, "n_classes": 3, "widths": ((2, 3), (3, 2, 3)), "fc": 4, "fc_kernel": 2}, (8, 12),
+    ),
+    "zf_unet": ("zf_unet", {"in_channels": 2, "n_classes": 1, "width": 1, "dropout": 0.1}, (32, 64)),
+    "zf_unet, head": ("zf_unet", {"in_channels": 1, "n_classes": 2, "width": 1, "form": "head"}, (64, 32)),
+    "unet_same": ("unet_same", {"in_channels": 2, "n_classes": 1, "width": 1}, (16, 32)),
+    "unet_same, milesial": (
+        "unet_same", {"in_channels": 3, "n_classes": 2, "width": 1, "form": "milesial"}, (21, 18),
+    ),
+    "unet_same, bilinear": (
+        "unet_same", {"in_channels": 1, "n_classes": 2, "width": 2, "form": "milesial", "bilinear": True}, (18, 23),
+    ),
 }  # fmt: skip
