@@ -1,4 +1,4 @@
-"""Crops by even and odd margins; padding as far as mirrors reach."""
+"""Crops by even and odd margins, windows at every edge; padding as far as mirrors reach."""
 
 from __future__ import annotations
 
@@ -51,3 +51,28 @@ def _pad_grad(_: str) -> Iterable[Case]:
         for mode in ("reflect", "constant"):
             options = {"padding": (top, bottom, left, right), "mode": mode}
             yield Case(f"{label}, {mode}", make(normal(n, h + top + bottom, w + left + right, c)), options)
+
+
+_WINDOW = {  # label: (N, H, W, C), offset (top, left, first), size (h, w, c)
+    "everything": ((2, 5, 4, 3), (0, 0, 0), (5, 4, 3)),
+    "one pixel": ((1, 1, 1, 1), (0, 0, 0), (1, 1, 1)),
+    "one number": ((2, 5, 4, 3), (3, 1, 2), (1, 1, 1)),
+    "space": ((2, 7, 6, 5), (2, 1, 0), (4, 3, 5)),
+    "rows": ((1, 9, 4, 17), (8, 0, 0), (1, 4, 17)),
+    "columns at the right edge": ((3, 3, 11, 2), (0, 7, 0), (3, 4, 2)),
+    "first channels": ((2, 3, 4, 19), (0, 0, 0), (3, 4, 16)),
+    "last channels": ((2, 3, 4, 19), (0, 0, 16), (3, 4, 3)),
+    "space and channels": ((2, 6, 5, 9), (1, 2, 3), (4, 3, 5)),
+}
+
+
+@rows("crop")
+def _crop(_: str) -> Iterable[Case]:
+    for label, (large, offset, size) in _WINDOW.items():
+        yield Case(label, make(normal(*large)), {"offset": offset, "size": size})
+
+
+@rows("embed")
+def _embed(_: str) -> Iterable[Case]:
+    for label, ((n, *size), offset, small) in _WINDOW.items():
+        yield Case(label, make(normal(n, *small)), {"offset": offset, "size": tuple(size)})

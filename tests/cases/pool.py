@@ -1,8 +1,13 @@
-"""Max-pooling by index: windows that overlap, leave gaps, or hang over the edge; ties."""
+"""Pooling: windows that overlap, leave gaps, or hang over the edge; ties."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+import numpy as np
+
+from minunet.contract import ROWS
+from minunet.contract.row import Spec
 
 from .sample import MAPS, Case, distinct, integers, make, normal, rows, tied
 
@@ -64,3 +69,26 @@ def _global_avg_pool(_: str) -> Iterable[Case]:
 def _global_avg_pool_grad(_: str) -> Iterable[Case]:
     for label, (n, h, w, c) in MAPS.items():
         yield Case(label, make(normal(n, 1, 1, c)), {"size": (h, w)})
+
+
+def _averages() -> Iterable[tuple[str, tuple[int, ...], tuple[int, ...], dict]]:
+    """label, shapes of x and y, and the options, of each case above that is not in ceil mode."""
+    f64 = np.dtype(np.float64)
+    for label, (x, kernel, stride, padding, ceil) in _POOL.items():
+        if not ceil:
+            options = {"kernel": kernel, "stride": stride, "padding": padding}
+            yield label, x, ROWS["avg_pool2d"].rule(Spec(x, f64), **options).outputs[0].shape, options
+
+
+@rows("avg_pool2d")
+def _avg_pool2d(_: str) -> Iterable[Case]:
+    for label, x, _y, options in _averages():
+        yield Case(label, make(normal(*x, mean=0.5)), options)
+    whole = {"kernel": (13, 16), "stride": (1, 1), "padding": (6, 8)}
+    yield Case("the whole map", make(normal(2, 9, 11, 5, mean=0.5)), whole)
+
+
+@rows("avg_pool2d_grad")
+def _avg_pool2d_grad(_: str) -> Iterable[Case]:
+    for label, x, y, options in _averages():
+        yield Case(label, make(normal(*y, mean=0.5)), options | {"size": x[1:3]})
