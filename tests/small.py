@@ -49,4 +49,5 @@ SMALL = {
     "unet_same, bilinear": (
         "unet_same", {"in_channels": 1, "n_classes": 2, "width": 2, "form": "milesial", "bilinear": True}, (18, 23),
     ),
+    "enet": ("enet", {"in_channels": 2, "n_classes": 3, "widths": (4, 4, 8), "dropout": (0.1, 0.3)}, (16, 24)),
 }  # fmt: skip
