@@ -69,3 +69,23 @@ def test_pad_grad_is_the_adjoint(case, rng):
     y = reference("pad", x, **case.options, value=0.0)
     assert y.shape == dy.shape
     assert abs((dy * y).sum() - (dx * x).sum()) <= 1e-12 * np.linalg.norm(dy) * np.linalg.norm(y)
+
+
+@pytest.mark.parametrize("case", each("crop"))
+def test_crop_by_loops(case):
+    (x,) = sample(case, np.float64)
+    y = reference("crop", x, **case.options)
+    top, left, first = case.options["offset"]
+    assert y.shape == (x.shape[0], *case.options["size"])
+    for n, i, j, c in product(*map(range, y.shape)):
+        assert y[n, i, j, c] == x[n, top + i, left + j, first + c]
+
+
+@pytest.mark.parametrize("case", each("embed"))
+def test_embed_is_the_adjoint_of_crop(case, rng):
+    (dy,) = sample(case, np.float64)
+    dx = reference("embed", dy, **case.options)
+    x = rng.normal(size=dx.shape)
+    y = reference("crop", x, offset=case.options["offset"], size=dy.shape[1:])
+    assert abs((dy * y).sum() - (dx * x).sum()) <= 1e-12 * np.linalg.norm(dy) * np.linalg.norm(y)
+    assert np.count_nonzero(dx) == dy.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from math import exp, expm1
 
@@ -22,6 +23,7 @@ FORWARD = {
     "leaky_relu": ({"slope": 0.2}, lambda x: x if x > 0 else 0.2 * x),
     "elu": ({"alpha": 1.3}, lambda x: x if x > 0 else 1.3 * expm1(x)),
     "sigmoid": ({}, logistic),
+    "tanh": ({}, math.tanh),
     "scale": ({"factor": -0.37}, lambda x: -0.37 * x),
 }
 
@@ -46,6 +48,7 @@ GRADIENT = {  # second input, derivative as a function of x
     "leaky_relu": ({"slope": 0.2}, "x", lambda x: 1 if x > 0 else 0.2),
     "elu": ({"alpha": 1.3}, "y", lambda x: 1 if x > 0 else 1.3 * exp(x)),
     "sigmoid": ({}, "y", lambda x: logistic(x) * (1 - logistic(x))),
+    "tanh": ({}, "y", lambda x: 4 * exp(2 * x) / (exp(2 * x) + 1) ** 2),
 }
 
 
@@ -82,6 +85,17 @@ def test_prelu_and_gradient_by_loops(rng):
         assert dx[n, i, j, c] == (d if v > 0 else slope[c] * d)
         expected[c] += 0 if v > 0 else v * d
     assert near(dslope, expected)
+
+
+def test_gate_and_its_gradient_by_loops(rng):
+    x, dy, g = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=(2, 3, 4, 5)), rng.normal(size=(2, 1, 1, 5))
+    y, dg = reference("gate", x, g), reference("gate_grad_g", dy, x)
+    expected = np.zeros(g.shape)
+    for n, i, j, c in product(*map(range, x.shape)):
+        assert y[n, i, j, c] == x[n, i, j, c] * g[n, 0, 0, c]
+        expected[n, 0, 0, c] += dy[n, i, j, c] * x[n, i, j, c]
+    assert near(dg, expected)
+    assert abs((dy * y).sum() - (dg * g).sum()) <= 1e-12 * np.linalg.norm(dy) * np.linalg.norm(y)
 
 
 def test_add_by_formula(rng):

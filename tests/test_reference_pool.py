@@ -123,3 +123,50 @@ def test_global_average_and_its_gradient(rng):
         mean = sum(x[n, i, j, c] for i, j in product(range(3), range(5))) / 15
         assert abs(y[n, 0, 0, c] - mean) <= 1e-14
         assert near(dx[n, :, :, c], np.full((3, 5), dy[n, 0, 0, c] / 15))
+
+
+def windows_and_pixels(x_shape, y_shape, kernel, stride, padding):
+    """(i, j, h, w): window (i, j) holds pixel (h, w) of the map."""
+    for i, j, u, v in product(*map(range, (*y_shape[1:3], *kernel))):
+        h, w = i * stride[0] + u - padding[0], j * stride[1] + v - padding[1]
+        if 0 <= h < x_shape[1] and 0 <= w < x_shape[2]:
+            yield i, j, h, w
+
+
+@pytest.mark.parametrize("case", each("avg_pool2d"))
+def test_avg_pool2d_by_loops(case):
+    (x,) = sample(case, np.float64)
+    y = reference("avg_pool2d", x, **case.options)
+    expected = np.zeros(y.shape)
+    for i, j, h, w in windows_and_pixels(x.shape, y.shape, **case.options):
+        expected[:, i, j] += x[:, h, w]
+    KH, KW = case.options["kernel"]
+    assert near(y, expected / (KH * KW))
+
+
+@pytest.mark.parametrize("case", each("avg_pool2d_grad"))
+def test_avg_pool2d_grad_by_loops(case):
+    (dy,) = sample(case, np.float64)
+    dx = reference("avg_pool2d_grad", dy, **case.options)
+    options = {key: case.options[key] for key in ("kernel", "stride", "padding")}
+    expected = np.zeros(dx.shape)
+    for i, j, h, w in windows_and_pixels(dx.shape, dy.shape, **options):
+        expected[:, h, w] += dy[:, i, j]
+    KH, KW = options["kernel"]
+    assert near(dx, expected / (KH * KW))
+
+
+@pytest.mark.parametrize("size, kernel, stride, pad", [((41, 41), 3, 1, 1), ((8, 9), 2, 2, 0), ((11, 7), 5, 3, 2)])
+def test_avg_pool2d_and_gradient_by_torch(rng, size, kernel, stride, pad):
+    """Zeros of the padding count in the divisor, as is PyTorch's default."""
+    torch = pytest.importorskip("torch")
+    x = rng.normal(size=(2, 3, *size))
+    tx = torch.tensor(x, requires_grad=True)
+    ty = torch.nn.functional.avg_pool2d(tx, kernel, stride, pad)
+    options = {"kernel": (kernel,) * 2, "stride": (stride,) * 2, "padding": (pad,) * 2}
+    y = reference("avg_pool2d", np.ascontiguousarray(x.transpose(0, 2, 3, 1)), **options)
+    assert near(y, ty.detach().numpy().transpose(0, 2, 3, 1))
+    dy = rng.normal(size=y.shape)
+    ty.backward(torch.tensor(dy.transpose(0, 3, 1, 2).copy()))
+    dx = reference("avg_pool2d_grad", dy, **options, size=size)
+    assert near(dx, tx.grad.numpy().transpose(0, 2, 3, 1))
