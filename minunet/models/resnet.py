@@ -146,10 +146,14 @@ class ResNet(nn.Module):
         """Between stem and layer1: the maximum over 3x3, every second pixel."""
         return ops.max_pool2d(x, 3, stride=2, padding=1, ceil_mode=self.ceil_mode)
 
+    def layers(self) -> tuple[nn.Sequential, ...]:
+        """layer1 ... layer4."""
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = [self.stem(x)]
         x = self.pool(maps[0])
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for layer in self.layers():
             x = layer(x)
             maps.append(x)
         return maps
