@@ -50,4 +50,60 @@ SMALL = {
         "unet_same", {"in_channels": 1, "n_classes": 2, "width": 2, "form": "milesial", "bilinear": True}, (18, 23),
     ),
     "enet": ("enet", {"in_channels": 2, "n_classes": 3, "widths": (4, 4, 8), "dropout": (0.1, 0.3)}, (16, 24)),
+    "rednet": (
+        "rednet",
+        {"in_channels": 3, "n_classes": 3, "width": 2, "blocks": (1, 1, 1, 1), "units": (2, 1, 1, 1, 1)}, (64, 32),
+    ),
+    "rednet, basic blocks": (
+        "rednet",
+        {"in_channels": 1, "n_classes": 2, "width": 2, "depth": 18, "blocks": (1, 2, 1, 1), "units": (1, 1, 1, 1, 1)},
+        (32, 64),
+    ),
+    "rednet_restoration": (
+        "rednet_restoration", {"in_channels": 1, "n_classes": 1, "width": 2, "depth": 10}, (5, 7),
+    ),
+    "rednet_restoration, stride 2": (
+        "rednet_restoration", {"in_channels": 3, "n_classes": 3, "width": 2, "depth": 12, "stride": 2}, (6, 8),
+    ),
+    "deeplab_v1": ("deeplab_v1", {"in_channels": 3, "n_classes": 3, "width": 1, "rate": 2}, (19, 25)),
+    "deeplab_v2": (
+        "deeplab_v2",
+        {"in_channels": 3, "n_classes": 3, "width": 2, "rates": (1, 2), "blocks": (1, 1, 2, 1)}, (33, 42),
+    ),
+    "deeplab_v2, vgg16, three scales": (
+        "deeplab_v2",
+        {
+            "in_channels": 1, "n_classes": 2, "width": 1, "body": "vgg16", "rates": (1, 2), "scales": (1, 0.75, 0.5),
+            "align_corners": True,
+        },
+        (26, 19),
+    ),
+    "deeplab_v2, frozen norm": (
+        "deeplab_v2",
+        {"in_channels": 3, "n_classes": 2, "width": 2, "rates": (3,), "blocks": (1, 1, 1, 1), "freeze_norm": True},
+        (20, 17),
+    ),
+    "gcn": (
+        "gcn", {"in_channels": 3, "n_classes": 3, "width": 2, "depth": 50, "k": 3, "blocks": (1, 1, 1, 1)}, (70, 45),
+    ),
+    "gcn, deconvolution": (
+        "gcn",
+        {
+            "in_channels": 1, "n_classes": 2, "width": 2, "depth": 18, "k": 5, "blocks": (1, 1, 1, 1),
+            "upsampling": "deconvolution",
+        },
+        (32, 64),
+    ),
+    "dfn": (
+        "dfn",
+        {"in_channels": 3, "n_classes": 2, "width": 2, "depth": 50, "border": 3, "blocks": (1, 1, 1, 1)}, (64, 32),
+    ),
+    "dfn, 7x7 stem": (
+        "dfn",
+        {
+            "in_channels": 1, "n_classes": 2, "width": 1, "depth": 18, "border": 2, "blocks": (1, 1, 1, 1),
+            "deep_stem": False,
+        },
+        (32, 64),
+    ),
 }  # fmt: skip
