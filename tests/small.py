@@ -106,4 +106,9 @@ SMALL = {
         },
         (32, 64),
     ),
+    "bisenet": ("bisenet", {"in_channels": 2, "n_classes": 3, "width": 2}, (40, 72)),
+    "bisenet, xception39": (
+        "bisenet", {"in_channels": 1, "n_classes": 2, "width": 8, "body": "xception39"}, (40, 72),
+    ),
+    "fanet": ("fanet", {"in_channels": 2, "n_classes": 3, "width": 4}, (67, 131)),
 }  # fmt: skip
