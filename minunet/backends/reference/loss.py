@@ -69,9 +69,8 @@ def pixel_cross_entropy(loss, logits, target, *, ignore_index):
 def _loss(z, t):
     """log sum_k exp(z_pk) - z_p,t_p of the counted pixels: z (P, K), t (P,)."""
     _check(t, z.shape[-1])
-    largest = z.max(axis=-1, initial=-np.inf)
-    log_sum = largest + np.log(np.exp(z - largest[:, None]).sum(axis=-1))
-    return log_sum - z[np.arange(len(t)), t]
+    z = z - z.max(axis=-1, initial=-np.inf, keepdims=True)
+    return np.log(np.exp(z).sum(axis=-1)) - z[np.arange(len(t)), t]
 
 
 def _check(classes, n_classes):
