@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from minunet import models
+from minunet.interop import from_torch
 from minunet.models import Network
 
 HERE = __name__
@@ -38,19 +39,27 @@ def make(torch: Any, name: str, arguments: dict[str, Any]) -> Any:
     return net
 
 
-def names(name: str, model: Network) -> dict[str, str] | None:
-    """The name map for `minunet.from_torch`; None: by order."""
+def names(name: str, model: Network, net: Any) -> dict[str, str]:
+    """{our name: PyTorch's} of every parameter and running statistic: the mirror's rule, or by order."""
     rule = getattr(import_module(f"{HERE}.{name}"), "names", None)
-    return rule and rule(model)
+    if rule is not None:
+        return rule(model)
+    ours = [n for n, _ in model.named_parameters()], [n for n, b in model.named_buffers() if b.dtype.kind == "f"]
+    theirs = [n for n, _ in net.named_parameters()], [n for n, b in net.named_buffers() if b.is_floating_point()]
+    return {o: t for known, found in zip(ours, theirs) for o, t in zip(known, found, strict=True)}
+
+
+def twin(name: str, arguments: dict[str, Any], net: Any) -> Network:
+    """Our network in float64 with the mirror's weights and statistics."""
+    model = models.build(name, **arguments).astype(np.float64)
+    return from_torch(model, net.state_dict(), names(name, model, net))
 
 
 def pairs(name: str, model: Network, net: Any) -> Iterator[tuple[str, Any, Any]]:
     """(our name, our parameter, PyTorch's parameter) of every parameter."""
-    by_name, theirs = names(name, model), dict(net.named_parameters())
-    ours = list(model.named_parameters())
-    order = list(theirs) if by_name is None else [by_name[n] for n, _ in ours]
-    for (ours_name, p), theirs_name in zip(ours, order, strict=True):
-        yield ours_name, p, theirs[theirs_name]
+    theirs, parameters = names(name, model, net), dict(net.named_parameters())
+    for n, p in model.named_parameters():
+        yield n, p, parameters[theirs[n]]
 
 
 def draw(torch: Any, net: Any, seed: int) -> None:
