@@ -45,6 +45,8 @@ def optimiser_state(seed: int = 0, dtype: type = np.float32) -> list[np.ndarray]
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
 ADAM = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01, "step": 3}
 FOCAL = {"gamma": 2.0, "alpha": 0.25, "ignore_index": 255}
+LRN = {"size": 5, "alpha": 2.0, "beta": 0.75}
+AVERAGE = {"kernel": (2, 3), "stride": (2, 2), "padding": (0, 0)}
 REDUCED = (3, 30, 33, 9)
 
 
@@ -86,6 +88,10 @@ def every_kernel(x: np.ndarray, dy: np.ndarray) -> dict[str, Callable[[], object
         "elu_grad": lambda: call("elu_grad", dy, x, alpha=0.7),
         "sigmoid": lambda: call("sigmoid", x),
         "sigmoid_grad": lambda: call("sigmoid_grad", dy, x),
+        "tanh": lambda: call("tanh", x),
+        "tanh_grad": lambda: call("tanh_grad", dy, x),
+        "gate": lambda: call("gate", x, normal(3, 1, 1, 9, dtype=dtype)),
+        "gate_grad_g": lambda: call("gate_grad_g", x + dtype.type(0.5), x + dtype.type(0.5)),
         "prelu": lambda: call("prelu", x, v[0]),
         "prelu_grad": lambda: call("prelu_grad", dy, x, v[0]),
         "dropout": lambda: call("dropout", x, rate=0.3, seed=2**63 + 5),
@@ -94,6 +100,14 @@ def every_kernel(x: np.ndarray, dy: np.ndarray) -> dict[str, Callable[[], object
         "channel_moments": lambda: call("channel_moments", x),
         "batch_norm": lambda: call("batch_norm", x, *v, eps=1e-5, activation="relu"),
         "batch_norm_grad": lambda: call("batch_norm_grad", dy, x, *v[:3], eps=1e-5, training=True),
+        "fold_batch_norm": lambda: call("fold_batch_norm", x, *v, v[0], eps=1e-5, axis=-1),
+        "lrn": lambda: call("lrn", x, **LRN),
+        "lrn_grad": lambda: call("lrn_grad", dy, x, **LRN),
+        "lrn_grad of any power": lambda: call("lrn_grad", dy, x, **(LRN | {"beta": 0.6})),
+        "l2_normalize": lambda: call("l2_normalize", x, eps=1.0),
+        "l2_normalize_grad": lambda: call("l2_normalize_grad", dy, x, eps=1.0),
+        "avg_pool2d": lambda: call("avg_pool2d", x, **AVERAGE),
+        "avg_pool2d_grad": lambda: call("avg_pool2d_grad", small, **AVERAGE, size=(60, 67)),
         "max_pool2d": lambda: call("max_pool2d", x, **window),
         "max_pool2d 2x2": lambda: call("max_pool2d", x, **(window | {"kernel": (2, 2), "padding": (0, 0)})),
         "scatter_by_index": lambda: call("scatter_by_index", small, indices, size=(61, 67)),
@@ -106,6 +120,9 @@ def every_kernel(x: np.ndarray, dy: np.ndarray) -> dict[str, Callable[[], object
         "upsample_bilinear_grad": lambda: call("upsample_bilinear_grad", x, size=(30, 33), align_corners=True),
         "crop_concat": lambda: call("crop_concat", inner, x),
         "crop_concat_grad": lambda: call("crop_concat_grad", dy, size=(66, 70), split=4),
+        "crop": lambda: call("crop", x, offset=(3, 2, 1), size=(55, 60, 7)),
+        "embed": lambda: call("embed", x, offset=(3, 0, 1), size=(65, 67, 12)),
+        "embed all channels": lambda: call("embed", x, offset=(3, 1, 0), size=(65, 70, 9)),
         "pad": lambda: call("pad", x, padding=border, mode="reflect", value=0.0),
         "pad_grad": lambda: call("pad_grad", wide, padding=border, mode="reflect"),
         "softmax": lambda: call("softmax", x),
@@ -219,6 +236,7 @@ def test_channel_sums_with_a_large_mean() -> None:
         ("leaky_relu", {"slope": 0.1}),
         ("elu", {"alpha": 1.0}),
         ("sigmoid", {}),
+        ("tanh", {}),
         ("scale", {"factor": 0.0}),
         ("softmax", {}),
     ],
@@ -254,6 +272,7 @@ def test_infinite_values_pass() -> None:
     assert np.array_equal(call("relu", x).ravel(), np.maximum(x, 0).ravel())
     assert np.array_equal(call("elu", x, alpha=2.0).ravel()[[0, 1, 3, 5, 6]], np.float32([-2, -2, 0, 1e4, np.inf]))
     assert np.array_equal(call("sigmoid", x).ravel(), np.float32([0, 0, 0.5, 0.5, 0.5, 1, 1]))
+    assert np.array_equal(call("tanh", x).ravel(), np.float32([-1, -1, -1e-30, 0, 1e-30, 1, 1]))
     far = np.array([[1e4, -1e4], [-1e4, 1e4]], np.float32).reshape(1, 1, 2, 2)
     assert np.array_equal(call("softmax", far).ravel(), np.float32([1, 0, 0, 1]))
     wrong = np.array([[[1, 0]]], np.int32)
@@ -262,10 +281,11 @@ def test_infinite_values_pass() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_exponential_to_the_last_digit(dtype: type) -> None:
-    """elu(x) is exp(x) - 1 below zero, also where that is small; sigmoid keeps tiny values."""
+    """elu(x) is exp(x) - 1 below zero, also where that is small, as tanh(x) is x; sigmoid keeps tiny values."""
     x = np.concatenate((-np.geomspace(1e-30, 80, 5003), np.linspace(-80, 0, 5003))).astype(dtype).reshape(1, 1, -1, 1)
     wide, digits = x.astype(np.float64), 8 * np.finfo(dtype).eps
     assert np.allclose(call("elu", x, alpha=1.0), np.expm1(wide), rtol=digits, atol=0)
+    assert np.allclose(call("tanh", x), np.tanh(wide), rtol=digits, atol=0)
     assert np.allclose(call("sigmoid", x), np.exp(wide) / (1 + np.exp(wide)), rtol=digits, atol=0)
 
 

@@ -74,6 +74,20 @@ for label, x, w, options in (
     case(f"conv2d {label}, bias", conv, normal(*x), normal(*w), normal(w[0]), linear=((0, 2), (1, 2)))
 
 for label, x, w, options in (
+    ("depthwise", (2, 6, 5, 3), (3, 3, 3, 1), {"groups": 3, "padding": "same"}),
+    ("depthwise, stride, dilation", (1, 9, 8, 4), (4, 3, 2, 1), {"groups": 4, "stride": (2, 1), "dilation": (1, 3)}),
+    ("depthwise, 2 outputs each", (2, 5, 7, 3), (6, 3, 3, 1), {"groups": 3, "stride": 2, "padding": (2, 0, 1, 1)}),
+    ("2 groups", (2, 6, 5, 4), (6, 3, 2, 2), {"groups": 2, "padding": "same"}),
+    ("3 groups, stride, dilation", (1, 8, 7, 6), (3, 3, 2, 2), {"groups": 3, "stride": 2, "dilation": (1, 2)}),
+    ("3 groups, 1x1", (1, 3, 2, 6), (9, 1, 1, 2), {"groups": 3}),
+):
+    conv = lambda x, w, b=None, options=options: ops.conv2d(x, w, b, **options)  # noqa: E731
+    fused = lambda x, w, b=None, options=options: ops.conv2d(x, w, b, activation="relu", **options)  # noqa: E731
+    case(f"conv2d {label}", conv, normal(*x), normal(*w), linear=((0,), (1,)))
+    case(f"conv2d {label}, bias", conv, normal(*x), normal(*w), normal(w[0]), linear=((0, 2), (1, 2)))
+    case(f"conv2d {label}, bias, relu", fused, normal(*x), normal(*w), normal(w[0]))
+
+for label, x, w, options in (
     ("2x2 stride 2", (2, 3, 4, 3), (3, 2, 2, 2), {"stride": 2}),
     ("one pixel", (1, 1, 1, 2), (2, 2, 3, 1), {"stride": 2}),
     ("3x3 stride 2, output padding", (1, 3, 4, 2), (2, 3, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1}),
@@ -110,6 +124,15 @@ for label, x, options in (
 ):
     case(f"max_pool2d {label}", lambda x, options=options: ops.max_pool2d(x, **options), distinct(*x), linear=((0,),))
 
+for label, x, options in (
+    ("3x3 stride 1 padding 1", (2, 5, 6, 3), {"kernel": 3, "stride": 1, "padding": 1}),
+    ("2x2", (1, 7, 6, 2), {"kernel": 2}),
+    ("rectangular", (1, 9, 8, 2), {"kernel": (3, 2), "stride": (2, 3), "padding": (1, 0)}),
+    ("gaps", (1, 9, 10, 1), {"kernel": 2, "stride": (3, 4)}),
+    ("one pixel", (1, 1, 1, 2), {"kernel": 3, "padding": 1}),
+):
+    case(f"avg_pool2d {label}", lambda x, options=options: ops.avg_pool2d(x, **options), normal(*x), linear=((0,),))
+
 UNIQUE = np.array([0, 7, 34, 3, 20, 11], np.int32).reshape(1, 2, 3, 1)
 SHARED = np.array([5, 5, 5, 0, 34, 0], np.int32).reshape(1, 2, 3, 1)
 for label, indices in (("", UNIQUE), (", indices that meet", SHARED)):
@@ -135,6 +158,14 @@ case("crop_concat, nothing to crop", ops.crop_concat, normal(1, 2, 1, 1), normal
 case("concat of three", lambda a, b, c: ops.concat([a, b, c]),
      normal(2, 3, 2, 1), normal(2, 3, 2, 3), normal(2, 3, 2, 2), linear=((0, 1, 2),))  # fmt: skip
 case("concat with itself", lambda a: ops.concat([a, a]), normal(1, 2, 3, 2), linear=((0,),))
+for size, offset in (((3, 2), None), ((2, 5), (1, 0)), ((1, 1), (4, 3)), ((5, 6), None)):
+    window = lambda x, size=size, offset=offset: ops.crop(x, size, offset)  # noqa: E731
+    case(f"crop {size} at {offset}", window, normal(2, 5, 6, 3), linear=((0,),))
+for k in range(3):
+    case(f"split, piece {k}", lambda x, k=k: ops.split(x, [2, 1, 4])[k], normal(2, 3, 2, 7), linear=((0,),))
+case("split and turned round", lambda x: ops.concat(ops.split(x, [2, 1, 4])[::-1]), normal(2, 3, 2, 7), linear=((0,),))
+case("pad_channels", lambda x: ops.pad_channels(x, 5), normal(2, 3, 2, 3), linear=((0,),))
+case("pad_channels, nothing to do", lambda x: ops.pad_channels(x, 3), normal(1, 2, 2, 3), linear=((0,),))
 for padding in (2, (1, 3), (0, 2, 3, 1)):
     zeros = lambda x, padding=padding: ops.pad(x, padding)  # noqa: E731
     mirrored = lambda x, padding=padding: ops.pad(x, padding, "reflect")  # noqa: E731
@@ -145,13 +176,22 @@ case("pad with a value", lambda x: ops.pad(x, 1, value=-3.0), normal(1, 2, 1, 2)
 # --- normalisation
 MEAN, VAR = np.array([0.3, -1.0, 0.5]), np.array([0.5, 2.0, 1e-3])
 for training in (True, False):
-    for activation in (None, "relu"):
+    for activation in (None, *ops.ACTIVATIONS):
         for eps in (1e-5, 1e-3):
             bn = lambda x, g, b, t=training, a=activation, e=eps: ops.batch_norm(  # noqa: E731
                 x, g, b, MEAN.copy(), VAR.copy(), training=t, eps=e, activation=a
             )
             case(f"batch_norm training={training} {activation} eps={eps}", bn,
                  normal(3, 4, 5, 3), off_zero(3), normal(3), linear=() if activation else ((1, 2),))  # fmt: skip
+
+for label, options in (
+    ("default", {}),
+    ("strong", {"size": 3, "alpha": 2.0, "beta": 0.6}),
+    ("even size", {"size": 4, "alpha": 3.0}),
+):
+    case(f"lrn {label}", lambda x, options=options: ops.lrn(x, **options), normal(2, 3, 2, 7))
+case("l2_normalize", ops.l2_normalize, normal(2, 3, 4, 5))
+case("l2_normalize, below eps", lambda x: ops.l2_normalize(x, 100.0), normal(2, 3, 4, 5), linear=((0,),))
 
 # --- pointwise
 SHAPE = (2, 3, 5, 3)
@@ -161,11 +201,16 @@ case("leaky_relu 0.3", lambda x: ops.leaky_relu(x, 0.3), off_zero(*SHAPE), linea
 case("elu", ops.elu, off_zero(*SHAPE))
 case("elu 0.4", lambda x: ops.elu(x, 0.4), off_zero(*SHAPE))
 case("sigmoid", ops.sigmoid, normal(*SHAPE))
+case("tanh", ops.tanh, normal(*SHAPE))
+case("gate", ops.gate, normal(*SHAPE), normal(2, 1, 1, 3), linear=((0,), (1,)))
+case("gate by its own mean", lambda x: ops.gate(x, ops.sigmoid(ops.global_avg_pool(x))), normal(*SHAPE))
 case("prelu", ops.prelu, off_zero(*SHAPE), normal(3), linear=((0,),))
 case("prelu, one channel", ops.prelu, off_zero(1, 4, 3, 1), normal(1), linear=((0,),))
 for rate, seed in ((0.0, 3), (0.5, 0), (0.9, 2**64 - 1)):
     drop = lambda x, rate=rate, seed=seed: ops.dropout(x, rate, seed)  # noqa: E731
     case(f"dropout {rate} {seed}", drop, normal(*SHAPE), linear=((0,),))
+    drop = lambda x, rate=rate, seed=seed: ops.dropout_channels(x, rate, seed)  # noqa: E731
+    case(f"dropout_channels {rate} {seed}", drop, normal(*SHAPE), linear=((0,),))
 case("add", ops.add, normal(*SHAPE), normal(*SHAPE), linear=((0, 1),))
 case("add 0.5, -2", lambda a, b: ops.add(a, b, 0.5, -2.0), normal(*SHAPE), normal(*SHAPE), linear=((0, 1),))
 case("add to itself", lambda a: ops.add(a, a, 1.0, 3.0), normal(*SHAPE), linear=((0,),))
@@ -246,4 +291,4 @@ def test_every_operation_is_here():
     """A new operation of `minunet.ops` must come with its gradient test."""
     functions = {name for name in ops.__all__ if callable(getattr(ops, name)) and name.islower()}
     tested = {name for name in functions if any(label.startswith(name) for label in CASES)}
-    assert functions - tested == set()
+    assert functions - tested == {"fold_batch_norm"}  # for evaluation, records nothing
