@@ -1,5 +1,5 @@
 """FANet: Hu, Perazzi, Heilbron, Wang, Lin, Saenko, Sclaroff, "Real-time Semantic Segmentation with Fast Attention"
-(2020, arXiv 2007.03815), figure 2, with the layers of the authors' training code (feinanshan/FANet).
+(2020, arXiv 2007.03815), with the layers of the authors' training code (feinanshan/FANet).
 
     x ─ stem ─ layer1 /8 ──── FA ─ + ─ smooth ─────────────────────────── concat ─ head ─ up x8
                   layer2 /16 ─ FA ─ + ─ up ┘                                │
@@ -27,7 +27,9 @@ def linear_normal(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int 
     return nn.init.he_normal(rng, shape, 2 * prod(shape[1:]))
 
 
-def conv(rng: np.random.Generator, c: int, o: int, kernel: int = 1, activation: str | None = "leaky_relu", **options):
+def conv(
+    rng: np.random.Generator, c: int, o: int, kernel: int = 1, activation: str | None = "leaky_relu", **options
+) -> nn.ConvBN:
     """Convolution without a bias, batch-norm, LeakyReLU(0.01)."""
     return nn.ConvBN(rng, c, o, kernel, bias=False, activation=activation, init=linear_normal, **options)
 
@@ -38,7 +40,7 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 class FastAttention(nn.Module):
     """y = x + conv(q (k^T v)): attention without softmax, so that its products can be taken right to left, in
-    H W times the keys' length times c instead of (H W)^2 c operations (equation 4). q, k: of length 1 at every pixel.
+    H W times the keys' length times c instead of (H W)^2 c operations. q, k: of length 1 at every pixel.
 
     (N, H, W, c) and the level below, (N, H', W', c) or None -> the sum of y and that level, resized
     `up` halves the channels for the level above, `smooth` makes o of them for a head.
