@@ -120,10 +120,11 @@ class Tensor:
         queue = [(-root.order, root)]  # newest first
         while queue:
             _, node = heappop(queue)
-            grad = grads.pop(node)
             if node.leaf is not None:
+                grad = grads.pop(node)
                 if (leaf := node.leaf()) is not None:
                     leaf.grad = _sum(leaf.grad, grad)
+                del grad
                 continue
             if node.backward is None:
                 raise RuntimeError(
@@ -132,8 +133,8 @@ class Tensor:
             parents, backward = node.parents, node.backward
             node.parents, node.backward = (), None
             need = tuple(parent is not None for parent in parents)
-            inputs = backward(grad, need)
-            del backward, grad  # with them go the arrays they captured
+            inputs = backward(grads.pop(node), need)  # not kept here: backward frees dy when it has used it
+            del backward  # with it go the arrays it captured
             for parent, gradient in zip(parents, inputs, strict=True):
                 if parent is None or gradient is None:
                     continue

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import threading
-
 import numba
 import numpy as np
 import pytest
@@ -294,93 +291,6 @@ def test_channel_sum(shape, dtype):
     db = np.full(shape[3], np.nan, dtype)
     conv.channel_sum(db, dy)
     assert np.isfinite(db).all() and error(db, dy.astype(F64).sum((0, 1, 2))) <= DIRECT_TOLERANCE[dtype]
-
-
-# -- the buffer pool ---------------------------------------------------------------------------------------------------
-def test_pool_arrays_are_ordinary_aligned_and_reused():
-    pool = memory.Pool()
-    a = pool.empty((3, 5, 7), F32)
-    assert a.shape == (3, 5, 7) and a.dtype == F32 and a.flags.c_contiguous and a.flags.writeable
-    where = a.__array_interface__["data"][0]
-    assert where % memory.ALIGNMENT == 0
-    a[...] = 1
-    view = a[1:].reshape(-1)[3:]
-    del a
-    other = pool.empty((3, 5, 7), F32)  # the view still holds the first block
-    other[...] = 2
-    assert (view == 1).all() and pool.stats()["misses"] == 2
-    del view
-    again = pool.empty((105,), F32)
-    assert again.__array_interface__["data"][0] == where and pool.stats()["hits"] == 1
-
-
-def test_pool_size_classes_waste_at_most_an_eighth():
-    for n in [1024, 1025, 1100, 5000, 65537, 10**6 + 1, 2**24 - 1, 2**24, 2**24 + 1]:
-        size = memory.size_class(n)
-        assert n <= size <= 1.125 * n and memory.size_class(size) == size
-
-
-def test_pool_footprint_of_repeated_steps_is_constant():
-    pool = memory.Pool()
-
-    def step():
-        kept = [pool.empty(n) for n in (1000, 20_000, 300_000)]
-        for n in (5000, 70_000, 5000):
-            pool.empty(n)[...] = 0
-        del kept
-
-    step()
-    held, misses = pool.stats()["held"], pool.stats()["misses"]
-    for _ in range(20):
-        step()
-    stats = pool.stats()
-    assert stats["held"] == held and stats["misses"] == misses and stats["live"] == 0
-
-
-@pytest.mark.parametrize("slack", [0, 1 << 20])
-def test_pool_is_bounded_when_sizes_keep_changing(monkeypatch, slack):
-    monkeypatch.setattr(memory, "SLACK", slack)
-    pool = memory.Pool()
-    for n in range(10_000, 400_000, 7_000):
-        pool.empty(n, np.uint8)[...] = 0
-    stats = pool.stats()
-    assert stats["live"] == 0 and stats["held"] <= stats["peak"] + max(stats["peak"] // 4, slack)
-    pool.clear()
-    assert pool.stats()["held"] == 0
-
-
-def test_pool_lends_a_larger_block_before_it_takes_new_memory(monkeypatch):
-    monkeypatch.setattr(memory, "SLACK", 0)
-    pool = memory.Pool()
-    large = pool.empty(100_000, np.uint8)
-    where = large.ctypes.data
-    del large
-    small = pool.empty(60_000, np.uint8)
-    assert small.ctypes.data == where and pool.stats()["held"] == memory.size_class(100_000)
-    tiny = pool.empty(10_000, np.uint8)  # too small to take a block FIT times its size, were there one
-    assert not np.shares_memory(small, tiny)
-
-
-def test_pool_from_many_threads_hands_out_disjoint_memory():
-    pool, wrong = memory.Pool(), []
-
-    def work(k):
-        for i in range(200):
-            a = pool.empty(1000 + i % 7, np.int64)
-            a[...] = k
-            b = pool.empty(1000 + i % 5, np.int64)
-            b[...] = -k
-            if not ((a == k).all() and (b == -k).all()):
-                wrong.append((k, i))
-
-    workers = [threading.Thread(target=work, args=(k,)) for k in range(1, 5)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
-    gc.collect()
-    assert pool.stats()["live"] == 0
 
 
 def test_a_convolution_leaves_no_scratch_behind():
