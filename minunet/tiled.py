@@ -22,7 +22,7 @@ import numpy as np
 from minunet import backends, ops
 from minunet.data.tiles import Tile, plan, symmetries
 from minunet.errors import UserError
-from minunet.models.base import Network
+from minunet.models.base import SEARCH, Network
 from minunet.tensor import Tensor, no_grad
 
 MEMORY = 1 << 30  # bytes that the activations of one window may take
@@ -30,7 +30,37 @@ ARRAYS = 6  # full-resolution arrays of the first layer's width alive at once: U
 CONTEXT = 96  # pixels thrown away next to a cut, in networks that pad with zeros
 STRIDE = 32  # of networks whose legal sizes do not tell: no network of this era pools more often than 5 times
 
+FAR = 256  # pixels between the two legal sizes by which a network's kind is told
+
 Place = tuple[Tile, int, int]  # a tile, and the row and column of the network's output at which its target begins
+
+
+class Sizes:
+    """The sizes that a network takes, and how much of what it sees its output covers, in pixels of its input.
+
+    coarse : one output pixel stands for several of the input (DeepLab: 321 -> 41), so that the output grows more slowly
+        than the input
+    same   : the output covers all that the network sees, coarse or not; else it covers the middle
+    """
+
+    def __init__(self, model: Network):
+        self.model = model
+        first = self._legal(1)
+        second = self._legal(first + FAR)
+        self.coarse = model.trace(second) - model.trace(first) < second - first
+        self.same = self.coarse or model.trace(first) == first
+
+    def _legal(self, size: int) -> int:
+        return next(s for s in range(size, size + SEARCH) if self.model.trace(s) is not None)
+
+    def covered(self, size: int) -> int | None:
+        """Pixels of a side of the input that the output covers; None where the network does not take the size."""
+        out = self.model.trace(size)
+        return size if self.coarse and out is not None else out
+
+    def needed(self, out: int) -> int:
+        """The smallest legal side that covers `out` pixels."""
+        return next(s for s in range(out, out + SEARCH) if (self.covered(s) or 0) >= out)
 
 
 def predict_image(
@@ -43,7 +73,7 @@ def predict_image(
     """Class probabilities (H, W, K); see `minunet.predict.predict`, which is this function."""
     dtype = model.parameters()[0].dtype
     image = _checked(model, image, dtype)  # (H, W, C)
-    versions = symmetries(average)
+    versions, sizes = symmetries(average), Sizes(model)
     result = None
     done = 0
     with evaluating(model), no_grad():
@@ -53,7 +83,7 @@ def predict_image(
             p = None
             for place, top, left in places:
                 x = Tensor(backends.get().asarray(np.ascontiguousarray(place.read(turned)[None])))  # (1, h, w, C)
-                logits = model(x)
+                logits = _full(model(x), place.source[2:], sizes)
                 y = (ops.softmax if logits.shape[-1] > 1 else ops.sigmoid)(logits).numpy()[0]  # (oh, ow, K)
                 if p is None:
                     p = np.empty((*turned.shape[:2], y.shape[-1]), dtype)
@@ -67,18 +97,17 @@ def predict_image(
 
 def layout(model: Network, size: tuple[int, int], tile: tuple[int, int] | None = None) -> list[Place]:
     """The windows for an image of size (H, W). `tile`: the output (h, w) wanted of each; None: what MEMORY allows."""
-    stride = _stride(model)
-    same = all(model.trace(s) == s for s in model.input_size(*size))
-    context = math.ceil(CONTEXT / stride) * stride if same else 0
+    stride, kind = _stride(model), Sizes(model)
+    context = math.ceil(CONTEXT / stride) * stride if kind.same else 0
     least = 2 * context + stride  # a smaller output would leave nothing to keep
     if tile is None:
-        sides = (_affordable(model, least),) * 2
+        sides = (_affordable(model, kind, least),) * 2
     else:
-        sides = model.input_size(*(max(t + 2 * context, least) for t in tile))
-    sides = tuple(min(side, whole) for side, whole in zip(sides, model.input_size(*size)))
-    if not same:
+        sides = tuple(kind.needed(max(t + 2 * context, least)) for t in tile)
+    sides = tuple(min(side, kind.needed(n)) for side, n in zip(sides, size))
+    if not kind.same:
         return [(t, 0, 0) for t in plan(size, sides, model.output_size(*sides), align=stride)]
-    rows, columns = (_spans(n, model.input_size(n, n)[0], side, context, stride) for n, side in zip(size, sides))
+    rows, columns = (_spans(n, kind.needed(n), side, context, stride) for n, side in zip(size, sides))
     pairs = [(r, c) for r in rows for c in columns]
     return [(Tile((i, j, *sides), (i + u, j + v, h, w), (h, w)), u, v) for (i, u, h), (j, v, w) in pairs]
 
@@ -97,18 +126,30 @@ def _spans(n: int, whole: int, side: int, context: int, stride: int) -> list[tup
     return [(s, begin - s, end - begin) for s, begin, end in zip(starts, begins, begins[1:])]
 
 
+def _full(logits: Tensor, size: tuple[int, int], sizes: Sizes) -> Tensor:
+    """A window's logits (1, oh, ow, K) with a pixel for each of the input that they cover: coarse ones are
+    interpolated, their corners on the corners where they are every s-th pixel of an odd size (321 -> 41: s = 8).
+    """
+    full = tuple(sizes.covered(side) for side in size)
+    coarse = logits.shape[1:3]
+    if coarse == full:
+        return logits
+    corners = all(f > 1 and c > 1 and f % c and (f - 1) % (c - 1) == 0 for f, c in zip(full, coarse))
+    return ops.upsample(logits, size=full, mode="bilinear", align_corners=corners)
+
+
 def _stride(model: Network) -> int:
     """Product of the network's strides: the step between its legal sizes, or STRIDE where it takes every size."""
-    first = model.input_size(1, 1)[0]
+    first = Sizes(model).needed(1)
     step = next(s for s in range(1, 1 + STRIDE * STRIDE) if model.trace(first + s) is not None)
     return step if step > 1 else STRIDE
 
 
-def _affordable(model: Network, least: int) -> int:
+def _affordable(model: Network, kind: Sizes, least: int) -> int:
     """The largest legal square window whose activations fit into MEMORY, or the smallest that gives `least` pixels."""
     weights = next(p for p in model.parameters() if p.data.ndim == 4)  # of the first layer, (O, KH, KW, C)
     pixel = ARRAYS * weights.shape[0] * weights.dtype.itemsize
-    smallest = model.input_size(least, least)[0]
+    smallest = kind.needed(least)
     sides = range(math.isqrt(MEMORY // pixel), smallest, -1)
     return next((s for s in sides if model.trace(s) is not None), smallest)
 
@@ -126,15 +167,16 @@ def _turned_tile(tile, turned, image) -> tuple[int, int] | None:
 def _checked(model: Network, image: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The image as (H, W, C) of the model's dtype."""
     image = np.asarray(image)
-    channels = getattr(model, "config", {}).get("in_channels")
+    channels = model.channels if hasattr(model, "config") else (image.shape[2] if image.ndim == 3 else 1,)
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.size == 0 or image.dtype.kind not in "fiub":
         raise UserError(f"image: {image.dtype} {image.shape} is no image (H, W) or (H, W, C); pass one with pixels")
-    if channels not in (None, image.shape[2]):
+    if image.shape[2] not in channels:
+        takes, grey = " or ".join(map(str, channels)), "grey image (H, W), and a stack section by section"
         raise UserError(
-            f"image: has {image.shape[2]} channels (shape {image.shape}) where the network takes {channels}; pass a "
-            f"{'grey image (H, W), and a stack section by section' if channels == 1 else 'image (H, W, C)'}"
+            f"image: has {image.shape[2]} channels (shape {image.shape}) where the network takes {takes}; pass "
+            f"{f'a {grey}' if channels == (1,) else 'an image (H, W, C)'}"
         )
     if not np.isfinite(image).all():
         raise UserError("image: holds NaN or infinite values; replace them first")

@@ -9,21 +9,24 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from minunet import cli
-from minunet.errors import UsageError, UserError
+from minunet.errors import UsageError
 from minunet.training.config import Config, sections
+from minunet.training.defaults import DATASETS
 
-DEFAULT_STEPS = 5500  # about five minutes on two cores
+DEFAULT_STEPS = DATASETS["isbi"].steps  # about five minutes on two cores
 
 
 def _parser() -> argparse.ArgumentParser:
     p = cli.parser("train", __doc__)
     p.formatter_class = argparse.HelpFormatter  # the defaults stand in the texts, since an option left out must show
-    p.add_argument("dataset", nargs="?", choices=("isbi", "synthetic"), help="data set")
+    p.add_argument("dataset", nargs="?", choices=tuple(DATASETS), help="data set")
     for f in fields(Config)[1:]:
+        if f.name == "model_args":
+            continue
         default = f" (default: {f.default})" if f.default not in (None, "", MISSING) else ""
         if f.name == "steps":
             default = f" (default: {DEFAULT_STEPS}, about five minutes on two cores)"
-        kind = {"int": int, "int | None": int, "str": str}.get(f.type, float)
+        kind = {"int": int, "int | None": int, "str": str, "str | None": str}.get(f.type, float)
         p.add_argument(
             "--" + f.name.replace("_", "-"),
             type=kind,
@@ -32,6 +35,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar=None if f.metadata["choices"] else {int: "N", float: "X", str: "TEXT"}[kind],
             help=f.metadata["help"] + default,
         )
+    p.add_argument(
+        "--model-arg",
+        action="append",
+        metavar="KEY=VALUE",
+        help="another argument of the network, such as form=article; may be given again (see minunet models)",
+    )
     p.add_argument(
         "--data", metavar="DIR", help="folder with the data (else: MINUNET_DATA, cache, download, synthetic)"
     )
@@ -44,19 +53,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(args: dict[str, Any]) -> Config:
-    """The Config that the given options describe, the default budget filled in."""
-    given = {f.name: args[f.name] for f in fields(Config) if args.get(f.name) is not None}
-    try:
-        if not any(b in given for b in ("steps", "epochs", "minutes")):
-            given["steps"] = DEFAULT_STEPS
-        return Config(**given)
-    except UserError as error:
-        raise UsageError(str(error)) from error
+    """The Config that the given options describe, the rest filled in."""
+    from minunet.training.options import configure  # it looks at the networks, which load NumPy
+
+    return configure(
+        {f.name: args[f.name] for f in fields(Config) if args.get(f.name) is not None}, args["model_arg"] or ()
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns 0, or 130 when it was stopped by Ctrl-C and saved; errors are raised."""
     args = vars(_parser().parse_args(argv))
+    if args.get("preset") == "list":
+        from minunet.training.presets import listing
+
+        print(listing())
+        return 0
     settings = [f.name for f in fields(Config) if args.get(f.name) is not None]
     if args["resume"] is None:
         if args["dataset"] is None:
@@ -64,10 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, resumed = _config(args), None
         sections(config.held_out)
     else:
-        if settings or args["out"] is not None:
+        settings += [name for name in ("model_arg", "out") if args[name] is not None]
+        if settings:
             raise UsageError(
                 f"--resume {args['resume']}: takes its settings from the run's checkpoint; leave out"
-                f" {', '.join(settings or ['out'])}"
+                f" {', '.join(settings)}"
             )
         config, resumed = None, args["resume"]
     if args["threads"] is not None and args["threads"] < 1:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from minunet.data.dataset import IGNORE
 from minunet.data.tiles import reflect_indices
 from minunet.data.weights import REACH, border_term, class_weight_table, instances_from_labels
 from minunet.errors import UserError
-
-IGNORE = 255  # the label of pixels that the loss leaves out
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,24 @@ class Augment:
     contrast: float = 0.1  # multiplies by a number from 1-c .. 1+c
     gamma: float = 0.1  # raises the tile's range, scaled to 0 .. 1, to a power from exp(-g) .. exp(g)
     noise: float = 0.0  # adds Gaussian noise, its sd from 0 .. noise
+    colour: float = 0.0  # stretches and shifts each channel of a colour image by itself, as contrast and brightness do
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "float" and not (0 <= value < math.inf):
                 raise UserError(f"augmentation: {field.name} = {value} must be a number, 0 or above")
-        if self.contrast >= 1:
-            raise UserError(f"augmentation: contrast = {self.contrast} would turn images to negatives; stay below 1")
+        for name in ("contrast", "colour"):
+            if getattr(self, name) >= 1:
+                value = getattr(self, name)
+                raise UserError(f"augmentation: {name} = {value} would turn images to negatives; stay below 1")
         if self.sampling not in ("cubic", "linear"):
             raise UserError(f'augmentation: sampling = "{self.sampling}" is not known; use "cubic" or "linear"')
 
     @classmethod
     def none(cls) -> Augment:
         """No variation: tiles differ only in their place."""
-        return cls(flips=False, rotations=False, elastic=0, brightness=0, contrast=0, gamma=0, noise=0)
+        return cls(flips=False, rotations=False, elastic=0, brightness=0, contrast=0, gamma=0, noise=0, colour=0)
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
@@ -81,9 +83,9 @@ def sample_tile(
     w0: float = 10.0,
     sigma: float = 5.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """One training tile: x float32 (h, w, 1), y uint8 (oh, ow), and w float32 (oh, ow) or None.
+    """One training tile: x float32 (h, w, C), y uint8 (oh, ow), and w float32 (oh, ow) or None.
 
-    image : float32 (H, W), normalised; labels : class indices (H, W), 255 = ignored
+    image : float32 (H, W) or (H, W, C), normalised; labels : class indices (H, W), 255 = ignored
     in_size, out_size : (h, w) that the network sees, (oh, ow) in its middle that it predicts
     weights : None; a map (H, W) made beforehand, which is cut and turned along (not with elastic deformation,
         after which it would be wrong); or the class weights "balanced", "none" or "max1" of `weight_map`, which
@@ -94,7 +96,7 @@ def sample_tile(
     around it, mirrored where that lies beyond the section. Labels known only from the mirror (when the section is
     smaller than the output, or where the deformation reaches beyond the border) are 255 and have weight 0.
     """
-    H, W = image.shape
+    H, W = image.shape[:2]
     _check(image, labels, in_size, out_size, augment, weights, instances)
     turns = int(rng.integers(4)) if augment.rotations else 0
     flip = bool(augment.flips and rng.random() < 0.5)
@@ -122,11 +124,13 @@ def sample_tile(
     y = np.ascontiguousarray(_turn(y, turns, flip))
     if pixel_weights is not None:
         pixel_weights = np.ascontiguousarray(_turn(pixel_weights, turns, flip), np.float32)
-    return x[:, :, None], y, pixel_weights
+    return x if x.ndim == 3 else x[:, :, None], y, pixel_weights
 
 
 def relight(rng: np.random.Generator, x: np.ndarray, augment: Augment) -> np.ndarray:
-    """Gamma, contrast, brightness and noise of `augment`, drawn from `rng` and applied to float32 x in place."""
+    """Gamma, contrast, brightness, noise and colour of `augment`, drawn from `rng` and applied to float32 x (h, w) or
+    (h, w, C) in place; all channels alike, but for the noise and colour.
+    """
     if augment.gamma > 0:
         power = np.float32(math.exp(rng.uniform(-augment.gamma, augment.gamma)))
         low, high = x.min(), x.max()
@@ -144,6 +148,9 @@ def relight(rng: np.random.Generator, x: np.ndarray, augment: Augment) -> np.nda
     if augment.noise > 0:
         sd = np.float32(rng.uniform(0, augment.noise))
         x += sd * rng.standard_normal(x.shape, np.float32)
+    if augment.colour > 0 and x.ndim == 3:
+        x *= rng.uniform(1 - augment.colour, 1 + augment.colour, x.shape[2]).astype(np.float32)
+        x += rng.uniform(-augment.colour, augment.colour, x.shape[2]).astype(np.float32)
     return x
 
 
@@ -161,17 +168,18 @@ def spline_weights(positions: np.ndarray, n: int) -> np.ndarray:
 
 
 def _cut(image, nodes, top, left, h, w, cubic):
-    """The window of the (deformed) section, mirrored beyond its border: float32 (h, w)."""
+    """The window of the (deformed) section, mirrored beyond its border: float32 (h, w) or (h, w, C)."""
     rows = reflect_indices(top, top + h, image.shape[0])
     cols = reflect_indices(left, left + w, image.shape[1])
     if nodes is None:
         return image[rows[:, None], cols]
     from minunet.data.loops import deform
 
-    x = np.empty((h, w, 1), np.float32)
+    planes = np.atleast_3d(image)  # (H, W, C)
+    x = np.empty((h, w, planes.shape[2]), np.float32)
     down, across = spline_weights(rows, image.shape[0]), spline_weights(cols, image.shape[1])
-    deform(image[:, :, None], rows, cols, down, across, nodes, cubic, x)
-    return x[:, :, 0]
+    deform(planes, rows, cols, down, across, nodes, cubic, x)
+    return x if image.ndim == 3 else x[:, :, 0]
 
 
 def _cut_labels(labels, nodes, top, left, h, w):
@@ -210,7 +218,7 @@ def _turn(tile, turns, flip):
 
 def _check(image, labels, in_size, out_size, augment, weights, instances):
     for name, array in (("labels", labels), ("weights", weights), ("instances", instances)):
-        if isinstance(array, np.ndarray) and array.shape != image.shape:
+        if isinstance(array, np.ndarray) and array.shape != image.shape[:2]:
             raise UserError(f"{name}: shape {array.shape} differs from the image's {image.shape}; use the same section")
     if min(*in_size, *out_size) < 1 or out_size[0] > in_size[0] or out_size[1] > in_size[1]:
         raise UserError(f"tile: in {in_size} and out {out_size} do not fit; out must be 1 px or more and inside in")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from minunet.data.dataset import Dataset
 from minunet.data.download import PIXELS_SHA256, DownloadError, download_isbi, pixels_sha256
 from minunet.data.images import read_image
 from minunet.data.synthetic import synthetic_membranes
@@ -21,18 +21,6 @@ from minunet.errors import UserError
 from minunet.files import cache_folder
 
 IMAGES, LABELS = "train-volume.tif", "train-labels.tif"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A stack of sections with labels, and where it came from."""
-
-    images: np.ndarray  # uint8 (S, H, W)
-    labels: np.ndarray  # uint8 (S, H, W), class indices: 0 = membrane, 1 = cell interior
-    name: str
-    synthetic: bool
-    source: str  # in plain words, for people; starts with SYNTHETIC where it is drawn
-    sha256: str  # of the pixels: images, then labels
 
 
 def load_isbi(data_dir: str | os.PathLike[str] | None = None, *, download: bool = True, seed: int = 0) -> Dataset:

@@ -1,4 +1,4 @@
-"""Pixel weights for the loss: U-Net's map, which puts weight on the thin walls between touching cells."""
+"""Weights for the loss: U-Net's map, which puts weight on the thin walls between touching cells; weights of classes."""
 
 from __future__ import annotations
 
@@ -94,6 +94,38 @@ def class_weight_table(labels: np.ndarray, class_weights: str = "balanced", igno
         if class_weights == "max1" and present.any():
             table /= table.max()
     return table.astype(np.float32)
+
+
+def class_frequencies(labels: np.ndarray, n_classes: int, ignore_index: int = 255) -> tuple[np.ndarray, np.ndarray]:
+    """(f, p), each float64 (K,), of label maps (S, H, W): f_c = pixels of c / counted pixels of the images that contain
+    c, and p_c = pixels of c / all counted pixels; 0 for absent classes. Ignored pixels are not counted.
+    """
+    counts = np.stack([np.bincount(image.ravel(), minlength=256) for image in labels])  # (S, 256)
+    counts[:, ignore_index] = 0
+    counted = counts.sum(axis=1)  # (S,)
+    counts = counts[:, :n_classes]  # (S, K)
+    pixels, among = counts.sum(axis=0), ((counts > 0) * counted[:, None]).sum(axis=0)
+    return pixels / np.maximum(among, 1), pixels / max(counted.sum(), 1)
+
+
+def median_frequency_weights(labels: np.ndarray, n_classes: int, ignore_index: int = 255) -> np.ndarray:
+    """w_c = median(f) / f_c, float32 (K,), f as in `class_frequencies`, the median over the classes present; 0 for
+    absent ones. (Eigen and Fergus 2015; SegNet, arXiv 1511.00561, section 4.)
+
+    >>> median_frequency_weights(np.array([[[0, 0, 0, 1]]]), 2).round(3).tolist()
+    [0.667, 2.0]
+    """
+    f, _ = class_frequencies(labels, n_classes, ignore_index)
+    present = f > 0
+    weights = np.zeros(n_classes, np.float32)
+    weights[present] = np.median(f[present]) / f[present]
+    return weights
+
+
+def enet_weights(labels: np.ndarray, n_classes: int, ignore_index: int = 255) -> np.ndarray:
+    """w_c = 1 / ln(1.02 + p_c), float32 (K,), p_c the share of class c's pixels (ENet, arXiv 1606.02147, sect. 5.1)."""
+    _, p = class_frequencies(labels, n_classes, ignore_index)
+    return (1 / np.log(1.02 + p)).astype(np.float32)
 
 
 def _numbered(instances: np.ndarray) -> np.ndarray:

@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from minunet.errors import UserError
+from minunet.training.defaults import DATASETS
 
 WEIGHTS = {  # --weights: what sample_tile calls it
     "plain": None,  # every pixel 1
     "border": "none",  # 1 + w0 exp(-(d1 + d2)^2 / (2 sigma^2)) between cells
     "paper": "balanced",  # class shares balanced, and the border term: U-Net, eq. 2
 }
+LOSSES = ("ce", "bce", "dice", "bce+dice", "focal", "ohem", "mse", "mae", "smooth_l1")
+ONE_LOGIT = ("bce", "bce+dice", "focal", "mse", "mae", "smooth_l1")  # of two classes: the logit of the second
 
 
 def setting(default: Any, text: str, choices: tuple[str, ...] | None = None, at_least: float | None = None) -> Any:
@@ -22,33 +25,44 @@ def setting(default: Any, text: str, choices: tuple[str, ...] | None = None, at_
 
 @dataclass(frozen=True)
 class Config:
-    """One run. Same Config, data, machine and thread count: same bits (with --steps or --epochs as the budget)."""
+    """One run. Same Config, data, machine and thread count: same bits (with --steps or --epochs as the budget).
 
-    dataset: str = setting("isbi", "data set", ("isbi", "synthetic"))
+    The defaults are those of U-Net on ISBI 2012; `minunet.training.defaults` has those of other data and networks.
+    """
+
+    dataset: str = setting("isbi", "data set", tuple(DATASETS))
+    size: str = setting("", "height x width that all images are brought to, such as 180x240; default: as they are")
     # network
-    model: str = setting("unet", "network, such as unet")
-    width: int = setting(16, "channels of the first level; the paper's U-Net has 64", at_least=1)
-    depth: int = setting(4, "number of poolings", at_least=1)
-    padding: str = setting("valid", "convolutions' padding", ("valid", "same"))
-    dropout: float = setting(0.0, "dropout at the end of the contracting path", at_least=0)
+    model: str = setting("unet", "network, such as unet; see minunet models")
+    width: int | None = setting(16, "channels of the first level; the paper's U-Net has 64", at_least=1)
+    depth: int | None = setting(4, "number of poolings, of networks that leave it open", at_least=1)
+    padding: str | None = setting("valid", "convolutions' padding, of networks that leave it open", ("valid", "same"))
+    dropout: float | None = setting(0.0, "dropout, where the network has it", at_least=0)
     # budget: exactly one
     steps: int | None = setting(None, "budget in training steps", at_least=1)
     epochs: float | None = setting(None, "budget in passes over the training sections' pixels", at_least=0)
     minutes: float | None = setting(None, "budget in minutes; such a run cannot be repeated bit for bit", at_least=0)
     # optimiser
-    tile: int = setting(316, "height and width of the network's input in pixels", at_least=1)
-    batch: int = setting(1, "tiles a step", at_least=1)
+    tile: int = setting(316, "height and width of the network's input in pixels; 0: the whole image", at_least=0)
+    batch: int = setting(1, "tiles that are computed at once", at_least=1)
+    accumulate: int = setting(1, "batches whose gradients are averaged for a step", at_least=1)
     optimizer: str = setting("adam", "optimiser", ("adam", "sgd"))
     lr: float = setting(1e-3, "highest learning rate, for the loss's mean over pixels", at_least=0)
     momentum: float = setting(0.9, "momentum of sgd; the paper's U-Net used 0.99 with a rate about 100 times lower")
+    nesterov: int = setting(0, "Nesterov's form of the momentum (1: yes)", at_least=0)
     weight_decay: float = setting(0.0, "weight decay", at_least=0)
     warmup: float = setting(0.03, "share of the budget over which the learning rate rises from 0", at_least=0)
-    schedule: str = setting("cosine", "learning rate after that", ("cosine", "constant"))
+    schedule: str = setting("cosine", "learning rate after that", ("cosine", "constant", "poly", "step"))
+    power: float = setting(0.9, "of the schedule poly: (1 - share of the budget used) ^ power", at_least=0)
+    step_every: float = setting(0.34, "of the schedule step: share of the budget between two drops", at_least=0)
+    step_factor: float = setting(0.1, "of the schedule step: what the rate is multiplied by", at_least=0)
     # loss
+    loss: str = setting("ce", "what is made small", LOSSES)
     weights: str = setting("plain", "pixel weights in the loss: plain, border, or the paper's", tuple(WEIGHTS))
+    class_weights: str = setting("none", "class weights: none, by median frequency, ENet's", ("none", "median", "enet"))
     w0: float = setting(10.0, "height of the border weight", at_least=0)
     sigma: float = setting(5.0, "reach of the border weight in pixels", at_least=0.1)
-    reduction: str = setting("mean", "divisor of the loss: pixels, or sum of weights", ("mean", "weighted"))
+    reduction: str = setting("mean", "divisor of the loss: pixels, sum of weights, or 1", ("mean", "weighted", "sum"))
     # augmentation
     flips: int = setting(1, "flip tiles at random (0: no)", at_least=0)
     rotations: int = setting(1, "turn tiles by 0, 90, 180 or 270 degrees at random (0: no)", at_least=0)
@@ -57,35 +71,80 @@ class Config:
     contrast: float = setting(0.1, "largest random stretch of grey values", at_least=0)
     gamma: float = setting(0.1, "largest random gamma (in exp(+-g))", at_least=0)
     noise: float = setting(0.0, "largest sd of Gaussian noise", at_least=0)
+    colour: float = setting(0.0, "largest random shift and stretch of each colour channel by itself", at_least=0)
     # the rest
+    normalise: str = setting(
+        "section", "mean 0 and sd 1: of each section, or over the training images", ("section", "dataset")
+    )
+    shuffle: int = setting(0, "take the training images in shuffled rounds (0: each by chance)", at_least=0)
     held_out: str = setting("", 'sections kept for validation, such as "25-29" or "0,3"; default: the last five')
     validate: int = setting(5, "validations during the run, the last at its end", at_least=1)
     average: int = setting(1, "orientations averaged in the last validation (1 to 8)", at_least=1)
     seed: int = setting(0, "seed of weights, tiles and dropout", at_least=0)
+    preset: str = setting("", "recipe that options left out are taken from, such as paper; list: show them all")
+    model_args: dict[str, Any] = field(  # arguments of the network that have no option of their own
+        default_factory=dict, metadata={"help": "", "choices": None, "at_least": None}
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value, low, choices = getattr(self, f.name), f.metadata["at_least"], f.metadata["choices"]
             option = "--" + f.name.replace("_", "-")
-            if choices is not None and value not in choices:
+            if choices is not None and value is not None and value not in choices:
                 raise UserError(f"{option} {value}: is not known; choose one of {', '.join(choices)}")
             if low is not None and value is not None and not value >= low:
                 raise UserError(f"{option} {value}: must be at least {low}")
-        if not 0 <= self.dropout < 1:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"--dropout {self.dropout}: must be at least 0 and less than 1")
         if sum(b is not None for b in (self.steps, self.epochs, self.minutes)) != 1:
             raise UserError("--steps, --epochs and --minutes exclude each other; give one")
         if self.warmup >= 1 or self.average > 8 or not self.lr > 0:
             raise UserError("--warmup must be below 1, --average at most 8, --lr above 0")
+        if not 0 < self.step_every <= 1:
+            raise UserError(f"--step-every {self.step_every}: must be a share of the budget, above 0 and at most 1")
+        self._check_loss()
+        self.image_size()
+
+    def _check_loss(self) -> None:
+        """Raises UserError for a loss that does not go with the classes or with the weights."""
+        classes = DATASETS[self.dataset].n_classes
+        if self.loss in ONE_LOGIT and classes > 2:
+            raise UserError(
+                f"--loss {self.loss}: is for two classes, and {self.dataset} has {classes}; choose ce, dice or ohem"
+            )
+        if self.weights != "plain" and (classes > 2 or self.loss not in ("ce", "bce", "bce+dice")):
+            raise UserError(
+                f"--weights {self.weights}: is for cells of two classes and the losses ce, bce and bce+dice; here the"
+                f" loss is {self.loss} of {classes} classes: choose plain, or --class-weights"
+            )
+        if self.class_weights != "none" and self.loss not in ("ce", "bce", "bce+dice", "ohem"):
+            raise UserError(
+                f"--class-weights {self.class_weights}: goes with ce, bce, bce+dice and ohem, not {self.loss}"
+            )
+        if self.reduction != "mean" and self.loss not in ("ce", "bce", "bce+dice"):
+            raise UserError(f"--reduction {self.reduction}: goes with ce, bce and bce+dice; {self.loss} has its own")
+
+    def image_size(self) -> tuple[int, int] | None:
+        """--size as (H, W); None where images stay as they are. Raises UserError where it cannot be read."""
+        match = re.fullmatch(r"\s*(\d{1,5})\s*[xX]\s*(\d{1,5})\s*", self.size)
+        if self.size and (match is None or min(int(match[1]), int(match[2])) < 1):
+            raise UserError(f"--size {self.size}: cannot be read; write height x width in pixels, such as 180x240")
+        return (int(match[1]), int(match[2])) if match else None
 
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON-able values."""
         return asdict(self)
 
     def model_arguments(self) -> dict[str, Any]:
-        """What `minunet.models.build` needs beside the name."""
-        keys = ("width", "depth", "padding", "dropout", "seed")
-        return {"in_channels": 1, "n_classes": 2, **{k: getattr(self, k) for k in keys}}
+        """What `minunet.models.build` needs beside the name: options that are None are left to the network.
+
+        Two classes become one logit, that of the second class, where the loss asks for it (ONE_LOGIT).
+        """
+        data = DATASETS[self.dataset]
+        n_classes = 1 if self.loss in ONE_LOGIT else data.n_classes
+        named = {k: getattr(self, k) for k in ("width", "depth", "padding", "dropout")}
+        given = {k: v for k, v in named.items() if v is not None}
+        return {"in_channels": data.channels, "n_classes": n_classes, **given, "seed": self.seed, **self.model_args}
 
 
 def sections(text: str) -> list[int] | None:

@@ -16,16 +16,15 @@ import scipy
 
 import minunet
 from minunet import backends, checkpoint
-from minunet.data import Dataset, write_tiff
 from minunet.errors import UserError
 from minunet.files import atomic_write
-from minunet.metrics import Score
 from minunet.training.config import Config
+from minunet.training.judges import Verdict
 from minunet.training.loop import DivergedError, State, Trainer
-from minunet.training.pictures import curve, panel
+from minunet.training.pictures import curve
 
 CHECKPOINT = "checkpoint.safetensors"
-COLUMNS = ("step", "seconds", "learning_rate", "loss", "held_out_v_rand", "held_out_wrong_pixels", "data")
+COLUMNS = ("step", "seconds", "learning_rate", "loss")  # of the log; after them the judge's, and the data's name
 
 
 def new_folder(asked: str | None, name: str) -> Path:
@@ -55,10 +54,14 @@ def save(folder: Path, trainer: Trainer) -> None:
     for name, p in trainer.model.named_parameters():
         if not np.isfinite(p.numpy()).all():
             raise DivergedError(f"weights {name} are no longer finite at step {trainer.state.step}")
+    size = trainer.config.image_size()
     extra = {
         "config": trainer.config.to_json(),
         "state": asdict(trainer.state),
-        "normalise": "section",
+        "normalise": trainer.normalise,
+        "size": None if size is None else list(size),
+        "classes": list(trainer.data.classes),
+        "colours": [list(c) for c in trainer.data.colours],
         "synthetic": trainer.data.synthetic,
         "data": {"name": trainer.data.name, "source": trainer.data.source, "sha256": trainer.data.sha256},
         "held_out": trainer.held_out.tolist(),
@@ -68,7 +71,7 @@ def save(folder: Path, trainer: Trainer) -> None:
     }
     checkpoint.save(folder / CHECKPOINT, trainer.model, optimizer=trainer.optimizer, extra=extra)
     with atomic_write(folder / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, [*COLUMNS, *trainer.judge.columns, "data"], restval="")
         writer.writeheader()
         label = "SYNTHETIC" if trainer.data.synthetic else trainer.data.name
         writer.writerows({**row, "data": label} for row in trainer.state.log)
@@ -96,16 +99,13 @@ def resume(file: Path) -> tuple[Config, State, checkpoint.Checkpoint]:
     return config, state, saved
 
 
-def write_results(
-    folder: Path, trainer: Trainer, p_cell: np.ndarray, scores: dict[str, Score], threads: int
-) -> dict[str, Any]:
-    """metrics.json, summary.txt, curve.png, held_out.png and the held-out probabilities. Returns the metrics."""
+def write_results(folder: Path, trainer: Trainer, verdict: Verdict, threads: int) -> dict[str, Any]:
+    """metrics.json, summary.txt, curve.png, held_out.png and the held-out predictions. Returns the metrics."""
     data, state, config = trainer.data, trainer.state, trainer.config
-    mark = "_SYNTHETIC" if data.synthetic else ""
     metrics = {
         "data": {"name": data.name, "source": data.source, "synthetic": data.synthetic, "sha256": data.sha256},
         "held_out": trainer.held_out.tolist(),
-        "scores": {name: asdict(score) for name, score in scores.items()},
+        "scores": verdict.scores,
         "average": config.average,
         "steps": state.step,
         "seconds": round(state.seconds, 1),
@@ -119,35 +119,40 @@ def write_results(
         "versions": versions(),
     }
     _write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    _write_text(folder / "summary.txt", summary(trainer, scores, data))
+    _write_text(folder / "summary.txt", summary(trainer, verdict))
+    judge = trainer.judge
     losses = [(row["step"], row["loss"]) for row in state.log if "loss" in row]
-    held_out = [(row["step"], row["held_out_v_rand"]) for row in state.log if "held_out_v_rand" in row]
+    held_out = [(row["step"], row[judge.columns[0]]) for row in state.log if judge.columns[0] in row]
     note = f"{data.name}{' (SYNTHETIC)' if data.synthetic else ''}"
-    curve(folder / "curve.png", losses, held_out, note)
-    rows, truth = trainer.held_out, data.labels[trainer.held_out]
-    panel(folder / "held_out.png", rows.tolist(), data.images[rows], truth, p_cell, note)
-    write_tiff(folder / f"held_out_probability{mark}.tif", np.round(p_cell * 65535).astype(np.uint16))
+    curve(folder / "curve.png", losses, held_out, note, judge.score, judge.least)
+    judge.write(folder, verdict, note, "_SYNTHETIC" if data.synthetic else "")
     return metrics
 
 
-def summary(trainer: Trainer, scores: dict[str, Score], data: Dataset) -> str:
+def summary(trainer: Trainer, verdict: Verdict) -> str:
     """The result in plain words."""
-    state, config = trainer.state, trainer.config
+    state, data = trainer.state, trainer.data
+    held_out = f"sections {', '.join(map(str, trainer.held_out.tolist()))}"
+    if data.parts is not None:
+        held_out = f"{len(trainer.held_out)} val images"
     rows = [
         f"data       {data.source}",
-        f"held out   sections {', '.join(map(str, trainer.held_out.tolist()))}",
-        f"network    {config.model}, width {config.width}, {sum(p.data.size for p in trainer.model.parameters()):,}"
-        " parameters",
+        f"held out   {held_out}",
+        f"network    {network(trainer)}",
         f"training   {state.step} steps in {state.seconds / 60:.1f} min,"
         f" {state.step / max(state.seconds, 1e-9):.1f} steps/s",
         "",
-        "held-out scores (1 is perfect for V_Rand and V_Info, 0 for the others)",
+        *verdict.lines,
     ]
-    for name, score in scores.items():
-        parts = f"   (split {score.split:.4f}, merge {score.merge:.4f})" if score.split is not None else ""
-        at = "" if score.threshold is None else f"   at threshold {score.threshold:.1f}"
-        rows.append(f"  {name:20s} {score.value:.6f}{at}{parts}")
     return "\n".join(rows) + "\n"
+
+
+def network(trainer: Trainer) -> str:
+    """The network in plain words: name, width where it has one, other arguments, parameters."""
+    config = trainer.config
+    width = "" if config.width is None else f", width {config.width}"
+    others = "".join(f", {k} {v}" for k, v in config.model_args.items())
+    return f"{config.model}{width}{others}, {sum(p.data.size for p in trainer.model.parameters()):,} parameters"
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -13,13 +13,16 @@ import numba
 import numpy as np
 from tqdm import tqdm
 
-from minunet import backends, metrics, models
-from minunet.data import Dataset, load_isbi, split, synthetic_membranes
+from minunet import backends, models
+from minunet.data import Dataset, load_camvid, load_isbi, split, synthetic_membranes, synthetic_streets
+from minunet.data.dataset import resized
 from minunet.data.download import pixels_sha256
 from minunet.errors import UsageError, UserError
 from minunet.models import Network
 from minunet.training import folder as run_folder
 from minunet.training.config import Config, sections
+from minunet.training.defaults import DATASETS
+from minunet.training.inputs import check_channels, plan_window
 from minunet.training.loop import DivergedError, State, Trainer
 
 
@@ -60,14 +63,19 @@ def resume(where: str, options: Options) -> int:
 
 def load_data(config: Config, data_dir: str | None) -> Dataset:
     """The Config's data set, from the first place that has it; what is taken is printed."""
-    if config.dataset == "synthetic":
+    size = config.image_size()
+    if config.dataset == "camvid":
+        data = load_camvid(data_dir, size)
+    elif config.dataset == "streets":
+        data = resized(synthetic_streets(seed=config.seed), size)
+    elif config.dataset == "synthetic":
         images, labels = synthetic_membranes(seed=config.seed)
         source = f"SYNTHETIC membranes, drawn with seed {config.seed}: no real data"
-        data = Dataset(images, labels, "synthetic", True, source, pixels_sha256(images, labels))
+        data = resized(Dataset(images, labels, "synthetic", True, source, pixels_sha256(images, labels)), size)
     else:
-        data = load_isbi(data_dir, seed=config.seed)
+        data = resized(load_isbi(data_dir, seed=config.seed), size)
     print(f"data: {data.source}")
-    if data.synthetic and config.dataset != "synthetic":
+    if data.synthetic and config.dataset not in ("synthetic", "streets"):
         print("*** This run uses SYNTHETIC data, made up on the spot: its scores say nothing about real images. ***")
     return data
 
@@ -75,7 +83,9 @@ def load_data(config: Config, data_dir: str | None) -> Dataset:
 def _build(config: Config) -> Network:
     try:
         model = models.build(config.model, **config.model_arguments())
-        model.output_size(config.tile, config.tile)
+        check_channels(DATASETS[config.dataset].channels, model, config.dataset)
+        if config.tile:
+            plan_window(config, (config.tile, config.tile), model)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return model
@@ -106,7 +116,7 @@ def _run(
     where: Path,
     options: Options,
 ) -> int:
-    parts = split(len(data.images), sections(config.held_out))
+    parts = _parts(config, data)
     with backends.use_backend(options.backend):
         trainer = Trainer(config, data, parts, model, state, lambda t: run_folder.save(where, t))
         if optimizer_state is not None:
@@ -124,6 +134,15 @@ def _run(
     return 0
 
 
+def _parts(config: Config, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (train, held out): the data set's own split, or sections by number."""
+    if data.parts is None:
+        return split(len(data.images), sections(config.held_out))
+    if config.held_out:
+        raise UsageError(f"--held-out {config.held_out}: {config.dataset} has a split of its own; leave it out")
+    return data.parts["train"], data.parts["val"]
+
+
 def _advice(config: Config, where: Path) -> str:
     """What to do about a broken loss, and what is left of the run."""
     file = where / run_folder.CHECKPOINT
@@ -132,10 +151,18 @@ def _advice(config: Config, where: Path) -> str:
 
 
 def _announce(trainer: Trainer, where: Path) -> None:
-    config, model = trainer.config, trainer.model
-    size = sum(p.data.size for p in model.parameters())
+    config, data = trainer.config, trainer.data
     budget = f"{trainer.total} steps" if trainer.total is not None else f"{config.minutes:g} minutes"
-    print(f"network: {config.model}, width {config.width}, {size:,} parameters; budget: {budget}; output: {where}")
+    print(f"network: {run_folder.network(trainer)}; budget: {budget}; output: {where}")
+    if trainer.plan.note:
+        print(f"sizes: {trainer.plan.note}")
+    if trainer.model.config["n_classes"] == 1:
+        print(
+            f"loss: {config.loss} of one output, the logit of class 1 ({data.classes[1]}) against 0 ({data.classes[0]})"
+        )
+    if trainer.class_weight is not None:
+        weights = ", ".join(f"{name} {w:.2f}" for name, w in zip(data.classes, trainer.class_weight))
+        print(f"class weights: {weights}")
     compiled = getattr(backends.get(), "compiled", None)
     if compiled is not None and not compiled():
         print("first run on this machine: the kernels are being compiled, about a minute; later runs start at once")
@@ -153,18 +180,10 @@ def _bar(trainer: Trainer, quiet: bool) -> tqdm:
 def _finish(trainer: Trainer, where: Path, quiet: bool) -> None:
     """Score the held-out sections with everything, write the results, print the summary."""
     begin = time.monotonic()
-    show: Callable = lambda rows: tqdm(rows, "scoring held-out sections", leave=False, disable=quiet)  # noqa: E731
-    p = trainer.predict_held_out(trainer.config.average, show)
-    truth = trainer.data.labels[trainer.held_out]
-    scores = metrics.isbi_scores(truth, p)
-    wrong = scores["pixel_disagreement"].value
-    state = trainer.state
-    last = state.log[-1] if state.log else {}
-    if last.get("step") != state.step or "held_out_v_rand" not in last:
-        state.validations += 1
-        trainer.add_row(held_out_v_rand=scores["v_rand"].value, held_out_wrong_pixels=wrong)
-        run_folder.save(where, trainer)
-    run_folder.write_results(where, trainer, p, scores, numba.get_num_threads())
-    print(run_folder.summary(trainer, scores, trainer.data), end="")
+    things = "sections" if trainer.data.parts is None else "images"
+    show: Callable = lambda rows: tqdm(rows, f"scoring held-out {things}", leave=False, disable=quiet)  # noqa: E731
+    verdict = trainer.final(show)
+    run_folder.write_results(where, trainer, verdict, numba.get_num_threads())
+    print(run_folder.summary(trainer, verdict), end="")
     print(f"scored in {time.monotonic() - begin:.1f} s; see {where}{os.sep}: summary.txt, held_out.png, curve.png")
     print(f"predict: minunet predict {where / run_folder.CHECKPOINT} IMAGE... --out DIR")

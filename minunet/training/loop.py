@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from minunet import metrics, ops
-from minunet.data import Dataset, normalise
+from minunet import ops
+from minunet.data import Dataset, enet_weights, median_frequency_weights
 from minunet.errors import UserError
 from minunet.models import Network
 from minunet.nn.optim import SGD, Adam, Optimizer
 from minunet.predict import predict
 from minunet.tensor import Tensor
 from minunet.training.config import Config
+from minunet.training.inputs import plan_window, prepare
+from minunet.training.judges import JUDGES, Verdict
+from minunet.training.objective import objective
 from minunet.training.sampler import Batch, Sampler
 from minunet.training.schedule import learning_rate, total_steps
 
@@ -61,14 +64,16 @@ class Trainer:
     ):
         self.config, self.data, self.model, self.state, self.save = config, data, model, state, save
         self.train_sections, self.held_out = sections
-        self.images = normalise(data.images)  # (S, H, W)
-        in_size = (config.tile, config.tile)
-        out_size = model.output_size(*in_size)
-        rows = self.train_sections
-        self.sampler = Sampler(self.images[rows], data.labels[rows], config, in_size, out_size)
-        self.step_pixels = math.prod(out_size) * config.batch
-        self.total = total_steps(config, data.labels[rows].size, math.prod(out_size))
+        images, self.held_out_images, self.normalise = prepare(data, config.normalise, *sections)
+        self.plan = plan_window(config, data.labels.shape[1:3], model)
+        labels = data.labels[self.train_sections]
+        self.sampler = Sampler(images, labels, config, self.plan.seen, self.plan.trained)
+        self.class_weight = class_weights(config, labels, data.n_classes)
+        pixels = math.prod(self.plan.trained)
+        self.step_pixels = pixels * config.batch * config.accumulate
+        self.total = total_steps(config, labels.size, pixels)
         self.optimizer = make_optimizer(config, model)
+        self.judge = JUDGES[data.scored](data, self.held_out)
         self.stopped = False
 
     def progress(self) -> float:
@@ -77,31 +82,38 @@ class Trainer:
             return self.state.step / self.total
         return self.state.seconds / (60 * self.config.minutes) if self.config.minutes else 1.0
 
-    def step(self, batch: Batch) -> float:
-        """One step: forward, loss, backward, update. Returns the loss; a loss that is not finite updates nothing."""
-        logits = self.model(Tensor(batch.x))
-        loss = ops.softmax_cross_entropy(logits, batch.y, batch.w, reduction=self.config.reduction)
-        value = loss.item()
-        if math.isfinite(value):
-            self.optimizer.zero_grad()
-            loss.backward()
-            done = self.progress() if self.total is None else (self.state.step + 0.5) / self.total
-            self.optimizer.lr = learning_rate(self.config, done)
-            self.optimizer.step()
-        return value
+    def step(self, batches: list[Batch]) -> float:
+        """One step: forward, loss, backward of each batch, one update by the mean of their gradients. Returns the mean
+        loss; a loss that is not finite updates nothing.
+        """
+        values = []
+        for k, batch in enumerate(batches):
+            outputs = self.model(Tensor(batch.x))
+            loss = objective(outputs, batch.y, batch.w, self.config, self.model, self.class_weight)
+            values.append(loss.item())
+            if not math.isfinite(values[-1]):
+                return values[-1]
+            if k == 0:
+                self.optimizer.zero_grad()
+            (loss if len(batches) == 1 else ops.scale(loss, 1 / len(batches))).backward()
+        done = self.progress() if self.total is None else (self.state.step + 0.5) / self.total
+        self.optimizer.lr = learning_rate(self.config, done)
+        self.optimizer.step()
+        return sum(values) / len(values)
 
     def run(self, bar: tqdm, say: Callable[[str], None]) -> None:
         """Train until the budget is used or a signal asks to stop. Raises DivergedError if the loss breaks."""
         state, saved = self.state, time.monotonic()
         self.model.train()
-        batches = self.sampler.batches(state.step)
+        together = self.config.accumulate
+        batches = self.sampler.batches(state.step * together)
         try:
             with _stop_on_signal(self, say):
                 while self.progress() < 1 and not self.stopped:
                     start = time.monotonic()
-                    batch = next(batches)
+                    now = [next(batches) for _ in range(together)]
                     waited = time.monotonic() - start
-                    loss = self.step(batch)
+                    loss = self.step(now)
                     if not math.isfinite(loss):
                         raise DivergedError(f"the loss became {loss} at step {state.step + 1}")
                     state.step += 1
@@ -140,32 +152,46 @@ class Trainer:
         bar.set_postfix_str(f"loss {np.mean(recent):.4f}, {speed / 1e3:.0f} k pixels/s", refresh=False)
         bar.update(1 if self.total is not None else min(seconds, bar.total - bar.n))
 
-    def predict_held_out(self, average: int = 1, progress: Any = None) -> np.ndarray:
-        """P(cell) of the held-out sections, float32 (S, H, W)."""
-        sections = self.held_out if progress is None else progress(self.held_out)
-        return np.stack([predict(self.model, self.images[s], average=average)[..., 1] for s in sections])
+    def predict_held_out(self, average: int = 1, progress: Any = None) -> Iterator[np.ndarray]:
+        """Class probabilities float32 (H, W, K) of the held-out images, one after the other."""
+        numbers = range(len(self.held_out))
+        for k in numbers if progress is None else progress(numbers):
+            yield predict(self.model, self.held_out_images[k], average=average)
 
     def validate(self, say: Callable[[str], None]) -> None:
-        """Score the held-out sections; a row in the log and a line for the reader."""
-        p = self.predict_held_out()
-        truth = self.data.labels[self.held_out]
-        v_rand, wrong = metrics.v_rand(truth, p), metrics.pixel_disagreement(truth, p)
+        """Score the held-out images; a row in the log and a line for the reader."""
+        row, text = self.judge.quick(self.predict_held_out())
         self.state.validations += 1
-        self.add_row(held_out_v_rand=v_rand, held_out_wrong_pixels=wrong)
+        self.add_row(**row)
         losses = [row["loss"] for row in self.state.log if "loss" in row]
         loss = f"{losses[-1]:.4f}" if losses else "-"
-        say(
-            f"step {self.state.step:6d}   loss {loss}   held out: V_Rand {v_rand:.4f}, wrong pixels {wrong:.2%}"
-            f"   ({self.state.seconds / 60:.1f} min)"
-        )
+        say(f"step {self.state.step:6d}   loss {loss}   held out: {text}   ({self.state.seconds / 60:.1f} min)")
         self.model.train()
+
+    def final(self, progress: Any = None) -> Verdict:
+        """Score the held-out images with everything; a row in the log, unless a validation has just made it."""
+        verdict = self.judge.final(self.predict_held_out(self.config.average, progress))
+        last = self.state.log[-1] if self.state.log else {}
+        if last.get("step") != self.state.step or self.judge.columns[0] not in last:
+            self.state.validations += 1
+            self.add_row(**verdict.row)
+            self.save(self)
+        return verdict
+
+
+def class_weights(config: Config, labels: np.ndarray, n_classes: int) -> np.ndarray | None:
+    """The weights of the classes that the Config names, float32 (K,), from the training labels."""
+    if config.class_weights == "none":
+        return None
+    return {"median": median_frequency_weights, "enet": enet_weights}[config.class_weights](labels, n_classes)
 
 
 def make_optimizer(config: Config, model: Network) -> Optimizer:
     """The optimiser that the Config names."""
     if config.optimizer == "adam":
         return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    return SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    options = {"momentum": config.momentum, "weight_decay": config.weight_decay, "nesterov": bool(config.nesterov)}
+    return SGD(model.parameters(), lr=config.lr, **options)
 
 
 @contextmanager

@@ -8,16 +8,22 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from minunet.data import write_png
+from minunet.data import IGNORE, paint, write_png
+from minunet.data.dataset import Colour
 
 INK, GRID, LOSS, SCORE = (40, 40, 40), (225, 225, 225), (31, 119, 180), (214, 39, 40)
 MISSED, INVENTED = (230, 60, 40), (40, 110, 230)  # membrane not found (merges cells), membrane where there is none
 
 
 def curve(
-    path: str | os.PathLike[str], loss: Sequence[tuple[int, float]], held_out: Sequence[tuple[int, float]], title: str
+    path: str | os.PathLike[str],
+    loss: Sequence[tuple[int, float]],
+    held_out: Sequence[tuple[int, float]],
+    title: str,
+    score: str = "V_Rand",
+    least: float = 0.8,
 ) -> None:
-    """Write the loss (log axis, left) and the held-out V_Rand (right, 0.8 to 1 or wider) over the steps as PNG."""
+    """Write the loss (log axis, left) and a held-out score (right, `least` to 1 or wider) over the steps as PNG."""
     width, height, left, right, top, bottom = 960, 480, 70, 70, 40, 50
     picture = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(picture)
@@ -25,7 +31,7 @@ def curve(
     steps = max([s for s, _ in (*loss, *held_out)], default=1)
     values = np.log10([max(v, 1e-6) for _, v in loss] or [1.0])
     low, high = float(np.floor(values.min() * 5) / 5), float(np.ceil(values.max() * 5) / 5) + 1e-9
-    score_low = min([0.8, *(float(np.floor(v * 20) / 20) for _, v in held_out)])
+    score_low = min([least, *(float(np.floor(v * 20) / 20) for _, v in held_out)])
 
     def place(step: int, share: float) -> tuple[float, float]:
         return left + step / steps * (width - left - right), top + (1 - share) * (height - top - bottom)
@@ -46,7 +52,7 @@ def curve(
     for x, y in dots:
         draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=SCORE)
     draw.text((left, 10), title, INK, font)
-    draw.text((width - right, 10), "loss (left)  held-out V_Rand (right)  over steps", INK, font, anchor="ra")
+    draw.text((width - right, 10), f"loss (left)  held-out {score} (right)  over steps", INK, font, anchor="ra")
     write_png(path, np.asarray(picture))
 
 
@@ -81,4 +87,47 @@ def panel(
         for k, tile in enumerate(tiles):
             picture.paste(Image.fromarray(np.ascontiguousarray(tile)), (k * (w + gap), y))
         draw.text((6, y + 4), f"section {sections[row]}", (255, 255, 0), font, stroke_width=2, stroke_fill="black")
+    write_png(path, np.asarray(picture))
+
+
+def scene_panel(
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    images: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    classes: Sequence[str],
+    colours: Sequence[Colour],
+    note: str = "",
+) -> None:
+    """Write one row an image: input, truth, prediction, error, over a key of the classes' colours; as PNG
+
+    images : uint8 (S, H, W) or (S, H, W, C), of which three channels are shown   truth, predicted : classes (S, H, W)
+    Pixels without a label are black in truth and prediction, and never an error.
+    """
+    s, h, w = truth.shape
+    gap, head, line = 6, 24, 18
+    width = 4 * w + 3 * gap
+    columns = max(1, width // 130)
+    key = line * -(-len(classes) // columns)
+    picture = Image.new("RGB", (width, head + s * (h + gap) + key), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    for k, name in enumerate(("input", "truth", "prediction", "wrong: red")):
+        draw.text((k * (w + gap) + 4, 4), name, INK, font)
+    draw.text((picture.width - 4, 4), note, INK, font, anchor="ra")
+    for row in range(s):
+        grey = images[row].ndim == 2 or images.shape[-1] < 3
+        photo = np.repeat(np.atleast_3d(images[row])[..., :1], 3, axis=2) if grey else images[row][..., :3]
+        counted = truth[row] != IGNORE
+        error = np.repeat((photo.mean(axis=2) // 2 + 110).astype(np.uint8)[..., None], 3, axis=2)
+        error[counted & (truth[row] != predicted[row])] = MISSED
+        found = paint(np.where(counted, predicted[row], IGNORE), tuple(colours))
+        y = head + row * (h + gap)
+        for k, tile in enumerate((photo, paint(truth[row], tuple(colours)), found, error)):
+            picture.paste(Image.fromarray(np.ascontiguousarray(tile)), (k * (w + gap), y))
+        draw.text((6, y + 4), names[row], (255, 255, 0), font, stroke_width=2, stroke_fill="black")
+    for k, (name, colour) in enumerate(zip(classes, colours)):
+        x, y = 130 * (k % columns), picture.height - key + line * (k // columns)
+        draw.rectangle([x + 4, y + 3, x + 16, y + 15], fill=tuple(colour))
+        draw.text((x + 22, y + 2), name, INK, font)
     write_png(path, np.asarray(picture))

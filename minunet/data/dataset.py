@@ -1,0 +1,102 @@
+"""What every data set becomes: images with one label a pixel, what the labels mean, and where it all came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from minunet.data.download import pixels_sha256
+
+IGNORE = 255  # the label of pixels that no loss and no score counts
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of one size with labels, and where they came from.
+
+    scored : how predictions are judged: "cells" by the ISBI challenge's scores (class 1 is the cell's interior),
+        "classes" by the confusion matrix
+    parts  : the fixed split, {"train": indices, "val": indices}; None where sections are held out by their numbers
+    """
+
+    images: np.ndarray  # uint8 (S, H, W), or (S, H, W, C) in colour
+    labels: np.ndarray  # uint8 (S, H, W), class indices, IGNORE where a pixel does not count
+    name: str
+    synthetic: bool
+    source: str  # in plain words, for people; starts with SYNTHETIC where it is drawn
+    sha256: str  # of the pixels: images, then labels
+    classes: tuple[str, ...] = ("membrane", "cell interior")
+    colours: tuple[Colour, ...] = ((0, 0, 0), (255, 255, 255))
+    scored: str = "cells"
+    parts: Mapping[str, np.ndarray] | None = None
+    names: tuple[str, ...] | None = None  # of the images; None: they are numbered
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are, the ignored label left out."""
+        return len(self.classes)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, C for images (H, W, C)."""
+        return 1 if self.images.ndim == 3 else self.images.shape[3]
+
+    def called(self, s: int) -> str:
+        """What to call image s in texts and pictures."""
+        return f"section {s}" if self.names is None else self.names[s]
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image uint8 (H, W) or (H, W, C) at another size (h, w): the mean over each new pixel's area where a side
+    shrinks to less, bilinear where none does. An image of that size already is returned as it is.
+    """
+    from PIL import Image
+
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
+    how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    planes = [image] if image.ndim == 2 else [image[..., c] for c in range(image.shape[2])]
+    # plane by plane: any number of channels, and no meaning (opacity) read into the fourth
+    out = [np.asarray(Image.fromarray(np.ascontiguousarray(p)).resize(size[::-1], how)) for p in planes]
+    return out[0] if image.ndim == 2 else np.stack(out, axis=2)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) at another size (h, w), by the pixel at each new pixel's centre: row floor((i + 1/2) H / h).
+
+    >>> resize_labels(np.arange(6).reshape(1, 6), (1, 3)).tolist()
+    [[1, 3, 5]]
+    """
+    rows, columns = ((2 * np.arange(n) + 1) * side // (2 * n) for n, side in zip(size, labels.shape))
+    return labels[rows[:, None], columns]
+
+
+def resized(data: Dataset, size: tuple[int, int] | None) -> Dataset:
+    """The data set with all images and labels at another size (h, w), which `source` then says; None: as it is."""
+    if size is None or data.labels.shape[1:3] == size:
+        return data
+    images = np.stack([resize_image(image, size) for image in data.images])
+    labels = np.stack([resize_labels(label, size) for label in data.labels])
+    source = f"{data.source}; resized to {size[0]} x {size[1]}"
+    return replace(data, images=images, labels=labels, source=source, sha256=pixels_sha256(images, labels))
+
+
+def resize_map(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Probabilities float32 (H, W, K) at another size (h, w), bilinear; each pixel's sum stays what it was."""
+    from PIL import Image
+
+    if p.shape[:2] == size:
+        return p
+    planes = (Image.fromarray(np.ascontiguousarray(p[..., k], np.float32)) for k in range(p.shape[2]))
+    return np.stack([np.asarray(plane.resize(size[::-1], Image.Resampling.BILINEAR)) for plane in planes], axis=2)
+
+
+def paint(labels: np.ndarray, colours: tuple[Colour, ...]) -> np.ndarray:
+    """Class indices (..., H, W) as colours uint8 (..., H, W, 3); black where no class is meant."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colours)] = colours
+    return table[labels]

@@ -1,0 +1,39 @@
+"""What an option that was not given means, by data set and by network; the rest are `Config`'s own defaults."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Facts(NamedTuple):
+    """What is known of a data set before it is read, and its own defaults."""
+
+    channels: int
+    n_classes: int
+    steps: int  # the default budget: minutes on two cores
+    settings: dict[str, Any]
+
+
+_SCENES = {
+    "model": "segnet",
+    "tile": 0,
+    "batch": 4,
+    "rotations": 0,  # the sky is above
+    "colour": 0.05,
+    "class_weights": "median",
+    "normalise": "dataset",
+    "shuffle": 1,
+}
+DATASETS = {
+    "isbi": Facts(1, 2, 5500, {}),
+    "synthetic": Facts(1, 2, 5500, {}),
+    "camvid": Facts(3, 11, 2500, {**_SCENES, "size": "180x240"}),
+    "streets": Facts(3, 7, 300, _SCENES),
+}
+UNET = ("width", "depth", "padding", "dropout")  # whose defaults in Config are U-Net's, and None for other networks
+SMALL = 4  # networks start at their paper's width divided by this, so that a laptop can train them, ...
+WIDTHS = {
+    "enet": None,
+    "segnet_basic": None,
+    "rednet_restoration": None,
+}  # ... but for those that are small anyway

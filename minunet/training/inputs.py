@@ -1,0 +1,107 @@
+"""What the network sees of a data set: images with mean 0 and sd 1, and the windows that are cut from them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minunet.data import Dataset, normalise
+from minunet.errors import UserError
+from minunet.models import Network
+from minunet.tiled import Sizes
+from minunet.training.config import Config
+
+
+def standardise(image: np.ndarray, mean: Any, sd: Any) -> np.ndarray:
+    """(image - mean) / sd, float32; mean and sd: (C,) for images (..., H, W, C), or numbers for grey ones."""
+    return (image.astype(np.float32) - np.asarray(mean, np.float32)) / np.asarray(sd, np.float32)
+
+
+def by_section(images: np.ndarray) -> np.ndarray:
+    """`normalise` of each channel of each image, float32 (S, H, W) or (S, H, W, C)."""
+    if images.ndim == 3:
+        return normalise(images)
+    return np.ascontiguousarray(np.moveaxis(normalise(np.moveaxis(images, -1, 1)), 1, -1))
+
+
+class Standardised:
+    """Images uint8 (S, H, W[, C]) that become float32 by one mean and sd a channel when asked for, one by one: a data
+    set in colour is four times as large in float32.
+    """
+
+    def __init__(self, images: np.ndarray, mean: Any, sd: Any):
+        self.images, self.mean, self.sd = images, mean, sd
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, s: int) -> np.ndarray:
+        return standardise(self.images[s], self.mean, self.sd)
+
+
+def channel_statistics(images: np.ndarray) -> dict[str, list[float] | float]:
+    """{"mean", "sd"} over all pixels, by channel of images uint8 (S, H, W, C), numbers for grey ones (S, H, W)."""
+    planes = images[..., None] if images.ndim == 3 else images
+    counts = [np.bincount(planes[..., c].ravel(), minlength=256) for c in range(planes.shape[-1])]
+    values = np.arange(256)
+    mean = [float((n * values).sum() / n.sum()) for n in counts]
+    sd = [float(np.sqrt((n * (values - m) ** 2).sum() / n.sum())) or 1.0 for n, m in zip(counts, mean)]
+    return {"mean": mean[0], "sd": sd[0]} if images.ndim == 3 else {"mean": mean, "sd": sd}
+
+
+def prepare(data: Dataset, how: str, train: np.ndarray, others: np.ndarray) -> tuple[Any, Any, Any]:
+    """(images of `train`, images of `others`, record for the checkpoint): float32 (H, W) or (H, W, C) by index.
+
+    how : "section", each image by itself, or "dataset", by the mean and sd of the training images
+    """
+    if how == "section":
+        images = by_section(data.images)
+        return images[train], images[others], how
+    found = channel_statistics(data.images[train])
+    mean, sd = found["mean"], found["sd"]
+    return Standardised(data.images[train], mean, sd), Standardised(data.images[others], mean, sd), found
+
+
+class Plan(NamedTuple):
+    """Sizes of a training step: the window that the network sees, and the one in it that it is trained on."""
+
+    seen: tuple[int, int]
+    trained: tuple[int, int]
+    note: str  # for the user, "" where there is nothing to say
+
+
+def plan_window(config: Config, size: tuple[int, int], model: Network) -> Plan:
+    """The windows for images of this size. Raises UserError where the network does not take the tile.
+
+    A whole image (--tile 0) that the network does not take is mirrored to the next size that it takes; what the mirror
+    shows has no label. A tile becomes larger where the network predicts all it sees; where it predicts less
+    (U-Net without padding), the sizes follow from each other, so that the user has to choose.
+    """
+    sizes = Sizes(model)
+    if config.tile == 0:
+        seen = tuple(sizes.needed(side) for side in size)
+        trained = tuple(sizes.covered(side) for side in seen)
+        if trained == size:
+            return Plan(seen, trained, "")
+        words = " x ".join(map(str, seen))
+        return Plan(
+            seen, trained, f"images of {size[0]} x {size[1]} are mirrored to {words}, which {config.model} takes"
+        )
+    covered = sizes.covered(config.tile)
+    if covered is None:
+        if not sizes.same:
+            model.output_size(config.tile, config.tile)  # raises, with the next legal size
+        side = sizes.needed(config.tile)
+        note = f"tiles of {config.tile} x {config.tile} become {side} x {side}, which {config.model} takes"
+        return Plan((side, side), (side, side), note)
+    return Plan((config.tile, config.tile), (covered, covered), "")
+
+
+def check_channels(data_channels: int, model: Network, name: str) -> None:
+    """Raise UserError unless the network takes images of so many channels."""
+    if data_channels not in model.channels:
+        takes = " or ".join(map(str, model.channels))
+        has = f"{data_channels} channel{'s' * (data_channels > 1)}"
+        network = model.config["model"]
+        raise UserError(f"{name}: its images have {has}, and {network} takes {takes}; choose another of the two")

@@ -1,0 +1,137 @@
+"""How held-out images are scored: cells as in the ISBI challenge, scenes by their confusion matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minunet import metrics
+from minunet.data import Dataset, write_tiff
+from minunet.training.pictures import panel, scene_panel
+
+SHOWN = 6  # scenes in the picture
+
+
+@dataclass
+class Verdict:
+    """What the last validation found."""
+
+    scores: dict[str, Any]  # for metrics.json
+    row: dict[str, float]  # for the log
+    lines: list[str]  # for people
+    maps: np.ndarray  # P(cell) float32 (S, H, W), or classes uint8 (S, H, W)
+
+
+class Cells:
+    """Class 1 is the cells' interior: scores of P(cell) over the stack of sections (`minunet.metrics.isbi_scores`)."""
+
+    columns = ("held_out_v_rand", "held_out_wrong_pixels")
+    score, least = "V_Rand", 0.8  # of the curve: the first column
+
+    def __init__(self, data: Dataset, held_out: np.ndarray):
+        self.data, self.held_out = data, held_out
+
+    def quick(self, predictions: Iterable[np.ndarray]) -> tuple[dict[str, float], str]:
+        """A row for the log and a text for the reader, from probabilities (H, W, K) of the held-out images."""
+        p = self._cells(predictions)
+        truth = self.data.labels[self.held_out]
+        v_rand, wrong = metrics.v_rand(truth, p), metrics.pixel_disagreement(truth, p)
+        row = {"held_out_v_rand": v_rand, "held_out_wrong_pixels": wrong}
+        return row, f"V_Rand {v_rand:.4f}, wrong pixels {wrong:.2%}"
+
+    def final(self, predictions: Iterable[np.ndarray]) -> Verdict:
+        """All scores."""
+        p = self._cells(predictions)
+        scores = metrics.isbi_scores(self.data.labels[self.held_out], p)
+        row = {"held_out_v_rand": scores["v_rand"].value, "held_out_wrong_pixels": scores["pixel_disagreement"].value}
+        lines = ["held-out scores (1 is perfect for V_Rand and V_Info, 0 for the others)"]
+        for name, score in scores.items():
+            parts = f"   (split {score.split:.4f}, merge {score.merge:.4f})" if score.split is not None else ""
+            at = "" if score.threshold is None else f"   at threshold {score.threshold:.1f}"
+            lines.append(f"  {name:20s} {score.value:.6f}{at}{parts}")
+        return Verdict({name: asdict(score) for name, score in scores.items()}, row, lines, p)
+
+    def write(self, folder: Path, verdict: Verdict, note: str, mark: str) -> None:
+        """The picture and the probabilities, 16 bits."""
+        rows, p = self.held_out, verdict.maps
+        panel(folder / "held_out.png", rows.tolist(), self.data.images[rows], self.data.labels[rows], p, note)
+        write_tiff(folder / f"held_out_probability{mark}.tif", np.round(p * 65535).astype(np.uint16))
+
+    @staticmethod
+    def _cells(predictions: Iterable[np.ndarray]) -> np.ndarray:
+        """P(cell) float32 (S, H, W): the last of two classes, or the only one."""
+        return np.stack([p[..., -1] for p in predictions])
+
+
+class Scenes:
+    """One confusion matrix over all held-out images, and what follows from it."""
+
+    columns = ("held_out_mean_iu", "held_out_acc_cls", "held_out_acc")
+    score, least = "mean IoU", 0.0
+
+    def __init__(self, data: Dataset, held_out: np.ndarray):
+        self.data, self.held_out = data, held_out
+
+    def quick(self, predictions: Iterable[np.ndarray]) -> tuple[dict[str, float], str]:
+        """A row for the log and a text for the reader, from probabilities (H, W, K) of the held-out images."""
+        found = metrics.scores(self._matrix(self._classes(predictions)))
+        text = f"mean IoU {found.mean_iu:.4f}, class accuracy {found.acc_cls:.4f}, accuracy {found.acc:.4f}"
+        return self._row(found), text
+
+    def final(self, predictions: Iterable[np.ndarray]) -> Verdict:
+        """All scores."""
+        maps = self._classes(predictions)
+        truth, names = self.data.labels[self.held_out], self.data.classes
+        matrix = self._matrix(maps)
+        found = metrics.scores(matrix)
+        totals = {name: getattr(found, name) for name in ("mean_iu", "acc_cls", "acc", "fwavacc")}
+        totals["boundary_f1"] = metrics.boundary_f1(truth, maps, len(names))
+        rows = matrix.sum(axis=1)
+        recall = np.divide(matrix.diagonal(), rows, out=np.full(len(names), np.nan), where=rows > 0)
+        per_class = {"iu": dict(zip(names, _finite(found.iu))), "recall": dict(zip(names, _finite(recall)))}
+        lines = ["held-out scores (1 is perfect)"]
+        lines += [f"  {name:20s} {value:.6f}" for name, value in totals.items()]
+        lines += ["", f"  {'class':20s} {'IoU':>8s} {'recall':>8s}   share of pixels"]
+        for name, iu, part, pixels in zip(names, found.iu, recall, rows):
+            lines.append(f"  {name:20s} {_shown(iu)} {_shown(part)}   {pixels / max(rows.sum(), 1):.2%}")
+        return Verdict({**totals, **per_class, "confusion_matrix": matrix.tolist()}, self._row(found), lines, maps)
+
+    def write(self, folder: Path, verdict: Verdict, note: str, mark: str) -> None:
+        """The picture of a few images, and the classes of all."""
+        chosen = np.unique(np.linspace(0, len(self.held_out) - 1, SHOWN).round().astype(int))
+        rows = self.held_out[chosen]
+        names = [self.data.called(s) for s in rows.tolist()]
+        images, truth, found = self.data.images[rows], self.data.labels[rows], verdict.maps[chosen]
+        scene_panel(folder / "held_out.png", names, images, truth, found, self.data.classes, self.data.colours, note)
+        write_tiff(folder / f"held_out_classes{mark}.tif", verdict.maps)
+
+    def _matrix(self, maps: np.ndarray) -> np.ndarray:
+        return metrics.confusion_matrix(self.data.labels[self.held_out], maps, self.data.n_classes)
+
+    @staticmethod
+    def _classes(predictions: Iterable[np.ndarray]) -> np.ndarray:
+        """The likeliest classes, uint8 (S, H, W); of one logit, class 1 above 1/2."""
+        return np.stack(
+            [(p.argmax(axis=2) if p.shape[2] > 1 else p[..., 0] > 0.5).astype(np.uint8) for p in predictions]
+        )
+
+    @staticmethod
+    def _row(found: metrics.Scores) -> dict[str, float]:
+        return {"held_out_mean_iu": found.mean_iu, "held_out_acc_cls": found.acc_cls, "held_out_acc": found.acc}
+
+
+JUDGES = {"cells": Cells, "classes": Scenes}  # by Dataset.scored
+
+
+def _finite(values: np.ndarray) -> list[float | None]:
+    """JSON has no NaN: null for a class that is not there."""
+    return [float(v) if math.isfinite(v) else None for v in values]
+
+
+def _shown(value: float) -> str:
+    return f"{value:8.4f}" if math.isfinite(value) else f"{'-':>8s}"
