@@ -111,4 +111,32 @@ SMALL = {
         "bisenet", {"in_channels": 1, "n_classes": 2, "width": 8, "body": "xception39"}, (40, 72),
     ),
     "fanet": ("fanet", {"in_channels": 2, "n_classes": 3, "width": 4}, (67, 131)),
+    "deeplab_v3": (
+        "deeplab_v3",
+        {"in_channels": 3, "n_classes": 3, "width": 2, "body": "resnet50", "blocks": (1, 1, 1, 3)}, (33, 41),
+    ),
+    "deeplab_v3, stride 8": (
+        "deeplab_v3",
+        {
+            "in_channels": 2, "n_classes": 3, "width": 2, "blocks": (1, 1, 2, 2), "output_stride": 8,
+            "align_corners": True,
+        },
+        (33, 24),
+    ),
+    "deeplab_v3, torchvision": (
+        "deeplab_v3",
+        {"in_channels": 3, "n_classes": 2, "width": 2, "blocks": (2, 1, 2, 2), "form": "torchvision"}, (25, 34),
+    ),
+    "deeplab_v3, v3+": (
+        "deeplab_v3", {"in_channels": 3, "n_classes": 3, "width": 3, "blocks": (1, 1, 1, 2), "form": "v3+"}, (34, 33),
+    ),
+    "deeplab_v3, v3+, xception65": (
+        "deeplab_v3",
+        {"in_channels": 3, "n_classes": 3, "width": 2, "blocks": (2,), "form": "v3+", "body": "xception65"}, (33, 47),
+    ),
+    "deeplab_v3, xception65, stride 8": (
+        "deeplab_v3",
+        {"in_channels": 1, "n_classes": 3, "width": 2, "blocks": (1,), "output_stride": 8, "body": "xception65"},
+        (33, 31),
+    ),
 }  # fmt: skip
