@@ -1,8 +1,11 @@
 """Segment images with a trained network: `minunet predict CHECKPOINT FILE... --out DIR`, or `mu.predict(model, image)`.
 
 For input NAME.tif the folder DIR gets NAME_mask (the likeliest class: 0/255 for two classes, class numbers spread over
-0..255 for more, which then stand unspread in NAME_classes) and NAME_probability (16 bits, P(class 1) 0..1 as 0..65535):
-PNG for an image, TIFF with a page a section for a stack. predictions.json says what the last run wrote and with what.
+0..255 for more, which then stand unspread in NAME_classes, and for a single image in the classes' colours, where the
+checkpoint knows them, in NAME_colours) and NAME_probability (16 bits, P(class 1) 0..1 as 0..65535): PNG for an image,
+TIFF with a page a section for a stack. predictions.json says what the last run wrote and with what.
+A network that was trained on images brought to one size (--size) sees these at that size too; its probabilities are
+brought back to the image's.
 """
 
 from __future__ import annotations
@@ -114,7 +117,7 @@ def _outputs(args: argparse.Namespace, classes: list[int]) -> list[dict[str, Pat
     """For each input: {kind of result: path without ending}. Raises UsageError where results would collide with each
     other or with an input.
     """
-    kinds = {"mask": "mask", "classes": "classes"}
+    kinds = {"mask": "mask", "classes": "classes", "colours": "colours"}
     kinds |= {f"probability {c}": "probability" if c == 1 else f"probability_class{c}" for c in classes}
     inputs = {_identity(Path(file)) for file in [*args.files, args.checkpoint]}
     taken: dict[str, str] = {}
@@ -161,6 +164,7 @@ def _predict_all(args: argparse.Namespace, classes: list[int], saved: Checkpoint
     record = {
         "checkpoint": args.checkpoint,
         "network": saved.model.config,
+        "classes": saved.extra.get("classes"),
         "trained_on": {"synthetic": synthetic, "source": source},
         "tile": args.tile,
         "average": args.average,
@@ -182,13 +186,15 @@ def _predict_file(
     import numpy as np
     from tqdm import tqdm
 
-    from minunet.data import read_image, write_png, write_tiff
+    from minunet.data import paint, read_image, resize_map, write_png, write_tiff
+    from minunet.data.sections import as_sections, at_size, normalised
 
     model = saved.model
     sections = as_sections(file, read_image(file), model.config["in_channels"])  # (S, H, W, C)
     S, H, W = sections.shape[:3]
     stack = S > 1
     n_classes = max(2, model.config["n_classes"])
+    colours = [tuple(c) for c in saved.extra.get("colours") or ()]
     images: dict[str, np.ndarray] = {}
 
     with tqdm(desc=Path(file).name, unit="tile", leave=False, disable=None) as bar:
@@ -198,17 +204,20 @@ def _predict_file(
                 bar.total = S * total
                 bar.update(s * total + windows - bar.n)
 
-            x = normalised(sections[s], saved.extra.get("normalise", "section"), file)
-            p = predict(model, x, args.tile, args.average, show)  # (H, W, K)
+            section = at_size(sections[s], saved.extra.get("size"), file)  # (h, w, C)
+            x = normalised(section, saved.extra.get("normalise", "section"), file)
+            p = resize_map(predict(model, x, args.tile, args.average, show), (H, W))  # (H, W, K)
             if p.shape[2] == 1:
                 p = np.concatenate([1 - p, p], axis=2)
             found = p.argmax(axis=2)
             results = {"mask": (found * 255 // (n_classes - 1)).astype(np.uint8)}
             if n_classes > 2:
                 results["classes"] = found.astype(np.uint8 if n_classes <= 256 else np.uint16)
+                if colours and not stack:
+                    results["colours"] = paint(results["classes"], colours)
             results |= {f"probability {c}": np.round(p[..., c] * 65535).astype(np.uint16) for c in classes}
             for kind, image in results.items():
-                images.setdefault(kind, np.empty((S, H, W), image.dtype))[s] = image
+                images.setdefault(kind, np.empty((S, *image.shape), image.dtype))[s] = image
 
     written = {}
     for kind, pages in images.items():
@@ -218,45 +227,6 @@ def _predict_file(
     shape = [S, H, W] if stack else [H, W]
     print(f"{file}: {' x '.join(map(str, shape))} -> {', '.join(written.values())}")
     return {"input": file, "shape": shape, "written": written}
-
-
-def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
-    """A file's pixels as (S, H, W, C) for a network of C input channels. Raises UserError where they do not fit."""
-    if pixels.ndim == 2 and channels == 1:
-        return pixels[None, :, :, None]
-    if pixels.ndim == 3:
-        # three axes are a picture in colour, not a stack, when the last is too short to be a side
-        colour = pixels.shape[2] in (2, 3, 4) and pixels.shape[2] < min(pixels.shape[:2])
-        grey = colour and pixels.shape[2] > 2 and bool((pixels[..., 1:3] == pixels[..., :1]).all())
-        if channels == 1 and grey:  # a grey picture saved in colour
-            return pixels[None, :, :, :1]
-        if channels == 1 and not colour:
-            return pixels[..., None]
-        if channels > 1 and pixels.shape[2] == channels:
-            return pixels[None]
-        if channels == 3 and colour and pixels.shape[2] == 4:  # red, green, blue, opacity
-            return pixels[None, :, :, :3]
-    wanted = "a grey image or a stack of them" if channels == 1 else f"an image of {channels} channels"
-    remedy = "save it as that"
-    if channels == 1 and pixels.shape[-1] in (3, 4):
-        remedy = "convert colours to grey; sections need a page each (tifffile: photometric='minisblack')"
-    raise UserError(f"{file}: has the shape {pixels.shape}, but the network takes {wanted}; {remedy}")
-
-
-def normalised(section: np.ndarray, how: str, file: str) -> np.ndarray:
-    """A section (H, W, C) as the network saw sections in training, float32: "section" (each channel) or "none"."""
-    import numpy as np
-
-    from minunet.data import normalise
-
-    if how == "none":
-        return section.astype(np.float32)
-    if how != "section":
-        raise UserError(f"{file}: the checkpoint normalises by {how!r}, which minunet {__version__} cannot; update it")
-    try:
-        return np.moveaxis(normalise(np.moveaxis(section, -1, 0)), 0, -1)
-    except UserError as error:
-        raise UserError(f"{file}: holds NaN or infinite values; replace them and save it again") from error
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import minunet as mu
 from minunet import __main__ as command_line
 from minunet import checkpoint, cli, models, ops, tiled
 from minunet.data import normalise, read_image, write_png, write_tiff
+from minunet.data.sections import as_sections
 from minunet.errors import UserError
 from minunet.nn import BatchNorm2d
-from minunet.predict import RECORD, as_sections, main, predict
+from minunet.predict import RECORD, main, predict
 
 STEP = 0.51 / 65535  # half a step of 16 bits, and float32's rounding
 

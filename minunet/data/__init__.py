@@ -1,6 +1,6 @@
 """Data: image files, data sets, a synthetic stand-in, training tiles, weight maps, prediction tiles."""
 
-from minunet.data.augment import Augment, normalise, sample_tile
+from minunet.data.augment import Augment, normalise, sample_tile, standardise
 from minunet.data.camvid import load_camvid
 from minunet.data.dataset import IGNORE, Dataset, paint, resize_image, resize_labels, resize_map
 from minunet.data.images import list_images, read_image, write_png, write_tiff
@@ -38,6 +38,7 @@ __all__ = [
     "resize_map",
     "sample_tile",
     "split",
+    "standardise",
     "symmetries",
     "synthetic_membranes",
     "synthetic_streets",

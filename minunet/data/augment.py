@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minunet.data.dataset import IGNORE
 from minunet.data.tiles import reflect_indices
@@ -69,6 +70,11 @@ def normalise(image: np.ndarray) -> np.ndarray:
         sd = x.std() if x.min() < x.max() else 0.0
         out[s] = (x - x.mean()) / sd if sd > 0 else 0
     return out
+
+
+def standardise(image: np.ndarray, mean: ArrayLike, sd: ArrayLike) -> np.ndarray:
+    """(image - mean) / sd, float32; mean and sd: (C,) for images (..., H, W, C), or numbers for grey ones."""
+    return (image.astype(np.float32) - np.asarray(mean, np.float32)) / np.asarray(sd, np.float32)
 
 
 def sample_tile(

@@ -15,6 +15,7 @@ WEIGHTS = {  # --weights: what sample_tile calls it
     "paper": "balanced",  # class shares balanced, and the border term: U-Net, eq. 2
 }
 LOSSES = ("ce", "bce", "dice", "bce+dice", "focal", "ohem", "mse", "mae", "smooth_l1")
+CLASS_WEIGHTED = ("ce", "bce", "bce+dice", "ohem")  # take --class-weights
 ONE_LOGIT = ("bce", "bce+dice", "focal", "mse", "mae", "smooth_l1")  # of two classes: the logit of the second
 
 
@@ -117,7 +118,7 @@ class Config:
                 f"--weights {self.weights}: is for cells of two classes and the losses ce, bce and bce+dice; here the"
                 f" loss is {self.loss} of {classes} classes: choose plain, or --class-weights"
             )
-        if self.class_weights != "none" and self.loss not in ("ce", "bce", "bce+dice", "ohem"):
+        if self.class_weights != "none" and self.loss not in CLASS_WEIGHTED:
             raise UserError(
                 f"--class-weights {self.class_weights}: goes with ce, bce, bce+dice and ohem, not {self.loss}"
             )

@@ -6,16 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minunet.data import Dataset, normalise
+from minunet.data import Dataset, normalise, standardise
 from minunet.errors import UserError
 from minunet.models import Network
 from minunet.tiled import Sizes
 from minunet.training.config import Config
-
-
-def standardise(image: np.ndarray, mean: Any, sd: Any) -> np.ndarray:
-    """(image - mean) / sd, float32; mean and sd: (C,) for images (..., H, W, C), or numbers for grey ones."""
-    return (image.astype(np.float32) - np.asarray(mean, np.float32)) / np.asarray(sd, np.float32)
 
 
 def by_section(images: np.ndarray) -> np.ndarray:

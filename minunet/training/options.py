@@ -12,7 +12,7 @@ from typing import Any
 
 from minunet import models
 from minunet.errors import UsageError, UserError
-from minunet.training.config import Config
+from minunet.training.config import CLASS_WEIGHTED, Config
 from minunet.training.defaults import DATASETS, SMALL, UNET, WIDTHS
 from minunet.training.presets import recipe
 
@@ -32,7 +32,10 @@ def configure(given: Mapping[str, Any], model_args: Iterable[str] = ()) -> Confi
         signature = inspect.signature(models.network_class(network).__init__).parameters
         extra = _arguments(network, signature, model_args)
         own = {} if network == Config.model else dict.fromkeys(UNET) | {"width": _width(network, signature)}
-        chosen = own | data.settings | recipe(network, given.get("preset", ""), data.n_classes) | dict(given)
+        asked = recipe(network, given.get("preset", ""), data.n_classes) | dict(given)
+        chosen = own | data.settings | asked
+        if "class_weights" not in asked and chosen.get("loss", Config.loss) not in CLASS_WEIGHTED:
+            chosen["class_weights"] = "none"  # the data set's own are for the losses that take them
         for name in UNET:
             if name in extra:
                 chosen[name] = extra.pop(name)

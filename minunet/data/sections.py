@@ -1,0 +1,67 @@
+"""A file's pixels as what a trained network expects: its number of channels, its size, its scale of values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minunet import __version__
+from minunet.data.augment import normalise, standardise
+from minunet.data.dataset import resize_image
+from minunet.errors import UserError
+
+
+def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
+    """A file's pixels as (S, H, W, C) for a network of C input channels. Raises UserError where they do not fit."""
+    if pixels.ndim == 2 and channels == 1:
+        return pixels[None, :, :, None]
+    if pixels.ndim == 3:
+        # three axes are a picture in colour, not a stack, when the last is too short to be a side
+        colour = pixels.shape[2] in (2, 3, 4) and pixels.shape[2] < min(pixels.shape[:2])
+        grey = colour and pixels.shape[2] > 2 and bool((pixels[..., 1:3] == pixels[..., :1]).all())
+        if channels == 1 and grey:  # a grey picture saved in colour
+            return pixels[None, :, :, :1]
+        if channels == 1 and not colour:
+            return pixels[..., None]
+        if channels > 1 and pixels.shape[2] == channels:
+            return pixels[None]
+        if channels == 3 and colour and pixels.shape[2] == 4:  # red, green, blue, opacity
+            return pixels[None, :, :, :3]
+    wanted = "a grey image or a stack of them" if channels == 1 else f"an image of {channels} channels"
+    remedy = "save it as that"
+    if channels == 1 and pixels.shape[-1] in (3, 4):
+        remedy = "convert colours to grey; sections need a page each (tifffile: photometric='minisblack')"
+    raise UserError(f"{file}: has the shape {pixels.shape}, but the network takes {wanted}; {remedy}")
+
+
+def at_size(section: np.ndarray, size: list[int] | None, file: str) -> np.ndarray:
+    """A section (H, W, C) at the size (h, w) that the network was trained on; None: as it is. Raises UserError for
+    values that cannot be resized as those were.
+    """
+    if size is None or section.shape[:2] == tuple(size):
+        return section
+    if section.dtype != np.uint8:
+        raise UserError(
+            f"{file}: holds {section.dtype}, and the network was trained on resized 8-bit images; convert it"
+        )
+    return resize_image(section, tuple(size))
+
+
+def normalised(section: np.ndarray, how: str | dict[str, Any], file: str) -> np.ndarray:
+    """A section (H, W, C) as the network saw sections in training, float32: "section" (each channel), "none", or by
+    the mean and sd of the images that it was trained on, {"mean": ..., "sd": ...}.
+    """
+    if how == "none":
+        return section.astype(np.float32)
+    if section.dtype.kind == "f" and not np.isfinite(section).all():
+        raise UserError(f"{file}: holds NaN or infinite values; replace them and save it again")
+    if isinstance(how, dict):
+        if section.dtype != np.uint8 and section.dtype.kind != "f":
+            raise UserError(
+                f"{file}: holds {section.dtype}, and the network knows values of 0 to 255; convert it to 8 bits"
+            )
+        return standardise(section, how["mean"], how["sd"])
+    if how != "section":
+        raise UserError(f"{file}: the checkpoint normalises by {how!r}, which minunet {__version__} cannot; update it")
+    return np.moveaxis(normalise(np.moveaxis(section, -1, 0)), 0, -1)
