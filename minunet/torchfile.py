@@ -19,7 +19,8 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -34,7 +35,7 @@ KINDS = {  # storage -> its numbers
     "Double": "f8",
     "Float": "f4",
     "Half": "f2",
-    "BFloat16": "u2",  # the upper half of a float32
+    "BFloat16": "u2",  # its bits
     "Long": "i8",
     "Int": "i4",
     "Short": "i2",
@@ -73,7 +74,7 @@ class _Storage:
                 raise ValueError(f"a storage of {self.count} {self.kind} numbers has {len(data)} bytes")
             values = np.frombuffer(data, stored).astype(stored.newbyteorder("="), copy=False)
             if self.kind == "BFloat16":
-                values = (values.astype(np.uint32) << 16).view(np.float32)
+                values = bfloat16(values)
             self._values = values != 0 if self.kind == "Bool" else values
         return self._values
 
@@ -87,28 +88,39 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises UserError (one line: file, what is wrong, remedy) for a file that is missing, damaged, of another kind,
     holds no tensors, claims sizes that its bytes do not have, or names anything but tensors. No code in it runs.
     """
+    with opened(path) as file:
+        try:
+            weights = {name: _array(name, view) for name, view in _weights(_contents(file)).items()}
+        except RefusedError as error:
+            raise UserError(
+                f"{path}: asks for {error}, which no state dict needs; nothing was run; {_RESAVE}"
+            ) from error
+        except _DAMAGE as error:
+            why = printable(" ".join(str(error).split()))
+            raise UserError(f"{path}: is damaged or no PyTorch file ({why}); copy it again, or take another") from error
+    if not weights:
+        raise UserError(f"{path}: holds no tensors with names; save model.state_dict() with torch.save")
+    return weights
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """The file, open for reading. Raises UserError where it cannot be opened."""
     try:
-        with open(path, "rb") as file:
-            try:
-                weights = {name: _array(name, view) for name, view in _weights(_contents(file)).items()}
-            except RefusedError as error:
-                raise UserError(
-                    f"{path}: asks for {error}, which no state dict needs; nothing was run; {_RESAVE}"
-                ) from error
-            except _DAMAGE as error:
-                why = printable(" ".join(str(error).split()))
-                raise UserError(
-                    f"{path}: is damaged or no PyTorch file ({why}); copy it again, or take another"
-                ) from error
+        file = open(path, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the name and the folder") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: is a folder; name the weights file in it") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({error.strerror or error})") from error
-    if not weights:
-        raise UserError(f"{path}: holds no tensors with names; save model.state_dict() with torch.save")
-    return weights
+    with file:
+        yield file
+
+
+def bfloat16(bits: np.ndarray) -> np.ndarray:
+    """float32 numbers of bfloat16's bits, which are the upper half of theirs. bits : uint16"""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _contents(file: BinaryIO) -> Any:
