@@ -83,11 +83,19 @@ def test_the_weights_are_copied():
 
 
 def missing(state, names):
-    del state["dec.bias"]
+    del state["norm.bias"]
 
 
 def too_many(state, names):
     state["extra.weight"] = np.zeros(3)
+
+
+def unordered(state, names):
+    state["enc.weight"], state["enc.bias"] = state.pop("enc.weight"), state.pop("enc.bias")
+
+
+def not_finite(state, names):
+    state["norm.weight"][1] = np.nan
 
 
 def wrong_shape(state, names):
@@ -111,9 +119,17 @@ def unused(state, names):
 @pytest.mark.parametrize(
     "breaker, words",
     [
-        (missing, "5 weights and 2 statistics given, 6 and 2 needed; pass names="),
-        (too_many, "7 weights and 2 statistics given, 6 and 2 needed; pass names="),
-        (wrong_shape, r"dec\.weight gives \(4, 2, 2, 3\) for up\.w, which needs \(3, 2, 2, 4\)"),
+        (missing, r"nothing given for bn\.beta"),
+        (
+            too_many,
+            "another network: 1 batch-norm, 2 convolutions, 1 vector given, 1 batch-norm, 2 convolutions needed",
+        ),
+        (unordered, "another order: number 1 is norm, a batch-norm, where conv needs a convolution; pass .* names="),
+        (not_finite, r"norm\.weight has shape \(3,\), bn\.gamma needs \(3,\): it holds NaN or infinity"),
+        (
+            wrong_shape,
+            r"dec\.weight has shape \(4, 3, 2, 2\), up\.w needs \(3, 4, 2, 2\): a transposed convolution in the one",
+        ),
         (missing_by_name, r"nothing given for bn\.running_var"),
         (name_not_in_the_map, r"nothing given for up\.b"),
         (unused, r"not used: aux\.weight"),
@@ -127,6 +143,29 @@ def test_what_does_not_fit_is_named_and_changes_nothing(breaker, words):
         from_torch(model, state, names)
     after = model.state_dict()
     assert all(np.array_equal(before[k], after[k]) for k in before)
+
+
+def test_a_convolution_without_bias_has_the_bias_zero():
+    model, state = Net(), given()
+    model.conv.b.data[...] = 7
+    del state["enc.bias"]
+    from_torch(model, state)
+    assert np.array_equal(model.conv.b.data, np.zeros(3, np.float32))
+
+
+def test_one_slope_for_all_channels():
+    model = nn.Sequential(nn.PReLU(3))
+    from_torch(model, {"weight": np.array([0.125])})
+    assert model[0].slope.data.tolist() == [0.125] * 3
+
+
+def test_a_linear_layer_and_a_transposed_1x1_as_convolutions():
+    rng = np.random.default_rng(2)
+    model = nn.Sequential(nn.Conv2d(rng, 2, 3, (2, 4)), nn.Conv2d(rng, 3, 5, 1))
+    linear, back = rng.normal(size=(3, 16)), rng.normal(size=(3, 5, 1, 1))  # a transposed one is (C_in, C_out, 1, 1)
+    from_torch(model.astype(np.float64), {"a.weight": linear, "b.weight": back})
+    assert np.array_equal(model[0].w.data, linear.reshape(3, 2, 2, 4).transpose(0, 2, 3, 1))
+    assert np.array_equal(model[1].w.data[:, 0, 0], back[:, :, 0, 0].T)
 
 
 def test_torch_tensors_that_want_gradients():
