@@ -204,7 +204,7 @@ def _predict_file(
                 bar.total = S * total
                 bar.update(s * total + windows - bar.n)
 
-            section = at_size(sections[s], saved.extra.get("size"), file)  # (h, w, C)
+            section = at_size(sections[s], saved.extra.get("size"))  # (h, w, C)
             x = normalised(section, saved.extra.get("normalise", "section"), file)
             p = resize_map(predict(model, x, args.tile, args.average, show), (H, W))  # (H, W, K)
             if p.shape[2] == 1:

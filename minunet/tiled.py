@@ -22,7 +22,7 @@ import numpy as np
 from minunet import backends, ops
 from minunet.data.tiles import Tile, plan, symmetries
 from minunet.errors import UserError
-from minunet.models.base import SEARCH, Network
+from minunet.models.base import Network
 from minunet.tensor import Tensor, no_grad
 
 MEMORY = 1 << 30  # bytes that the activations of one window may take
@@ -30,37 +30,7 @@ ARRAYS = 6  # full-resolution arrays of the first layer's width alive at once: U
 CONTEXT = 96  # pixels thrown away next to a cut, in networks that pad with zeros
 STRIDE = 32  # of networks whose legal sizes do not tell: no network of this era pools more often than 5 times
 
-FAR = 256  # pixels between the two legal sizes by which a network's kind is told
-
 Place = tuple[Tile, int, int]  # a tile, and the row and column of the network's output at which its target begins
-
-
-class Sizes:
-    """The sizes that a network takes, and how much of what it sees its output covers, in pixels of its input.
-
-    coarse : one output pixel stands for several of the input (DeepLab: 321 -> 41), so that the output grows more slowly
-        than the input
-    same   : the output covers all that the network sees, coarse or not; else it covers the middle
-    """
-
-    def __init__(self, model: Network):
-        self.model = model
-        first = self._legal(1)
-        second = self._legal(first + FAR)
-        self.coarse = model.trace(second) - model.trace(first) < second - first
-        self.same = self.coarse or model.trace(first) == first
-
-    def _legal(self, size: int) -> int:
-        return next(s for s in range(size, size + SEARCH) if self.model.trace(s) is not None)
-
-    def covered(self, size: int) -> int | None:
-        """Pixels of a side of the input that the output covers; None where the network does not take the size."""
-        out = self.model.trace(size)
-        return size if self.coarse and out is not None else out
-
-    def needed(self, out: int) -> int:
-        """The smallest legal side that covers `out` pixels."""
-        return next(s for s in range(out, out + SEARCH) if (self.covered(s) or 0) >= out)
 
 
 def predict_image(
@@ -73,7 +43,7 @@ def predict_image(
     """Class probabilities (H, W, K); see `minunet.predict.predict`, which is this function."""
     dtype = model.parameters()[0].dtype
     image = _checked(model, image, dtype)  # (H, W, C)
-    versions, sizes = symmetries(average), Sizes(model)
+    versions = symmetries(average)
     result = None
     done = 0
     with evaluating(model), no_grad():
@@ -83,7 +53,7 @@ def predict_image(
             p = None
             for place, top, left in places:
                 x = Tensor(backends.get().asarray(np.ascontiguousarray(place.read(turned)[None])))  # (1, h, w, C)
-                logits = _full(model(x), place.source[2:], sizes)
+                logits = _full(model(x), model.output_size(*place.source[2:]))
                 y = (ops.softmax if logits.shape[-1] > 1 else ops.sigmoid)(logits).numpy()[0]  # (oh, ow, K)
                 if p is None:
                     p = np.empty((*turned.shape[:2], y.shape[-1]), dtype)
@@ -97,17 +67,17 @@ def predict_image(
 
 def layout(model: Network, size: tuple[int, int], tile: tuple[int, int] | None = None) -> list[Place]:
     """The windows for an image of size (H, W). `tile`: the output (h, w) wanted of each; None: what MEMORY allows."""
-    stride, kind = _stride(model), Sizes(model)
-    context = math.ceil(CONTEXT / stride) * stride if kind.same else 0
+    stride, same = _stride(model), keeps_size(model)
+    context = math.ceil(CONTEXT / stride) * stride if same else 0
     least = 2 * context + stride  # a smaller output would leave nothing to keep
     if tile is None:
-        sides = (_affordable(model, kind, least),) * 2
+        sides = (_affordable(model, least),) * 2
     else:
-        sides = tuple(kind.needed(max(t + 2 * context, least)) for t in tile)
-    sides = tuple(min(side, kind.needed(n)) for side, n in zip(sides, size))
-    if not kind.same:
+        sides = model.input_size(*(max(t + 2 * context, least) for t in tile))
+    sides = tuple(min(side, whole) for side, whole in zip(sides, model.input_size(*size)))
+    if not same:
         return [(t, 0, 0) for t in plan(size, sides, model.output_size(*sides), align=stride)]
-    rows, columns = (_spans(n, kind.needed(n), side, context, stride) for n, side in zip(size, sides))
+    rows, columns = (_spans(n, model.input_size(n, n)[0], side, context, stride) for n, side in zip(size, sides))
     pairs = [(r, c) for r in rows for c in columns]
     return [(Tile((i, j, *sides), (i + u, j + v, h, w), (h, w)), u, v) for (i, u, h), (j, v, w) in pairs]
 
@@ -126,30 +96,35 @@ def _spans(n: int, whole: int, side: int, context: int, stride: int) -> list[tup
     return [(s, begin - s, end - begin) for s, begin, end in zip(starts, begins, begins[1:])]
 
 
-def _full(logits: Tensor, size: tuple[int, int], sizes: Sizes) -> Tensor:
-    """A window's logits (1, oh, ow, K) with a pixel for each of the input that they cover: coarse ones are
-    interpolated, their corners on the corners where they are every s-th pixel of an odd size (321 -> 41: s = 8).
+def keeps_size(model: Network) -> bool:
+    """Whether the network predicts all that it sees, as networks do that pad with zeros, and not the middle of it."""
+    first = model.input_size(1, 1)[0]
+    return model.trace(first) == first
+
+
+def _full(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """A window's logits (1, oh, ow, K) with a pixel for each of the (h, w) that they stand for: coarse ones (DeepLab:
+    41 for 321) are interpolated, their corners on the corners where they are every s-th pixel of an odd size (s = 8).
     """
-    full = tuple(sizes.covered(side) for side in size)
     coarse = logits.shape[1:3]
-    if coarse == full:
+    if coarse == tuple(size):
         return logits
-    corners = all(f > 1 and c > 1 and f % c and (f - 1) % (c - 1) == 0 for f, c in zip(full, coarse))
-    return ops.upsample(logits, size=full, mode="bilinear", align_corners=corners)
+    corners = all(f > 1 and c > 1 and f % c and (f - 1) % (c - 1) == 0 for f, c in zip(size, coarse))
+    return ops.upsample(logits, size=size, mode="bilinear", align_corners=corners)
 
 
 def _stride(model: Network) -> int:
     """Product of the network's strides: the step between its legal sizes, or STRIDE where it takes every size."""
-    first = Sizes(model).needed(1)
+    first = model.input_size(1, 1)[0]
     step = next(s for s in range(1, 1 + STRIDE * STRIDE) if model.trace(first + s) is not None)
     return step if step > 1 else STRIDE
 
 
-def _affordable(model: Network, kind: Sizes, least: int) -> int:
+def _affordable(model: Network, least: int) -> int:
     """The largest legal square window whose activations fit into MEMORY, or the smallest that gives `least` pixels."""
     weights = next(p for p in model.parameters() if p.data.ndim == 4)  # of the first layer, (O, KH, KW, C)
     pixel = ARRAYS * weights.shape[0] * weights.dtype.itemsize
-    smallest = kind.needed(least)
+    smallest = model.input_size(least, least)[0]
     sides = range(math.isqrt(MEMORY // pixel), smallest, -1)
     return next((s for s in sides if model.trace(s) is not None), smallest)
 

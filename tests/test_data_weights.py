@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from minunet.data.images import read_image
-from minunet.data.weights import border_term, class_weight_table, instances_from_labels, weight_map
+from minunet.data.weights import (
+    border_term,
+    class_frequencies,
+    class_weight_table,
+    enet_weights,
+    instances_from_labels,
+    median_frequency_weights,
+    weight_map,
+)
 from minunet.errors import UserError
 
 
@@ -140,3 +148,24 @@ def test_the_first_isbi_section():
     part = np.ascontiguousarray(instances[100:330, :170])
     assert np.abs(border_term(part) - brute_force(part, 10, 5, "background")).max() <= 2e-6
     assert abs((weight_map(instances) - term).mean() - 1) < 1e-5
+
+
+def test_class_weights_by_their_definitions():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 5, (4, 9, 7)).astype(np.uint8)
+    labels[labels == 3] = 255  # class 3 is nowhere
+    labels[:2][labels[:2] == 4] = 0  # class 4 in two images only
+    f, p = [], []
+    for c in range(5):
+        there = [image for image in labels if (image == c).any()]
+        f.append(sum((i == c).sum() for i in there) / max(sum((i != 255).sum() for i in there), 1))
+        p.append((labels == c).sum() / (labels != 255).sum())
+    found = class_frequencies(labels, 5)
+    assert np.abs(found[0] - f).max() <= 1e-12 and np.abs(found[1] - p).max() <= 1e-12
+    f = np.array(f)
+    expected = np.median(f[[0, 1, 2, 4]]) / np.where(f > 0, f, 1) * (f > 0)
+    weights = median_frequency_weights(labels, 5)
+    assert weights.dtype == np.float32 and np.abs(weights - expected).max() <= 1e-6 and weights[3] == 0
+    assert np.abs(enet_weights(labels, 5) * np.log(1.02 + np.array(p)) - 1).max() <= 1e-6
+    nothing = np.full((2, 3, 3), 255, np.uint8)
+    assert (median_frequency_weights(nothing, 3) == 0).all() and np.isfinite(enet_weights(nothing, 3)).all()

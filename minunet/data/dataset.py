@@ -50,19 +50,15 @@ class Dataset:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image uint8 (H, W) or (H, W, C) at another size (h, w): the mean over each new pixel's area where a side
-    shrinks to less, bilinear where none does. An image of that size already is returned as it is.
+    """An image (H, W) or (H, W, C) at another size (h, w): the mean over each new pixel's area where a side shrinks,
+    bilinear where none does. uint8 stays uint8, other types become float32; of that size already: as it is.
     """
-    from PIL import Image
-
     if image.shape[:2] == size:
         return image
     shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
-    how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    planes = [image] if image.ndim == 2 else [image[..., c] for c in range(image.shape[2])]
-    # plane by plane: any number of channels, and no meaning (opacity) read into the fourth
-    out = [np.asarray(Image.fromarray(np.ascontiguousarray(p)).resize(size[::-1], how)) for p in planes]
-    return out[0] if image.ndim == 2 else np.stack(out, axis=2)
+    out = _by_plane(np.atleast_3d(image), size, "BOX" if shrinks else "BILINEAR")
+    out = np.clip(np.rint(out), 0, 255).astype(np.uint8) if image.dtype == np.uint8 else out
+    return out if image.ndim == 3 else out[..., 0]
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -86,13 +82,19 @@ def resized(data: Dataset, size: tuple[int, int] | None) -> Dataset:
 
 
 def resize_map(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Probabilities float32 (H, W, K) at another size (h, w), bilinear; each pixel's sum stays what it was."""
+    """Probabilities (H, W, K) at another size (h, w), bilinear, float32; each pixel's sum stays what it was."""
+    return p if p.shape[:2] == size else _by_plane(p, size, "BILINEAR")
+
+
+def _by_plane(planes: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:
+    """(H, W, C) at another size, float32 (h, w, C): any number of channels, and no opacity read into the fourth."""
     from PIL import Image
 
-    if p.shape[:2] == size:
-        return p
-    planes = (Image.fromarray(np.ascontiguousarray(p[..., k], np.float32)) for k in range(p.shape[2]))
-    return np.stack([np.asarray(plane.resize(size[::-1], Image.Resampling.BILINEAR)) for plane in planes], axis=2)
+    out = np.empty((*size, planes.shape[2]), np.float32)
+    for c in range(planes.shape[2]):
+        plane = Image.fromarray(np.ascontiguousarray(planes[..., c], np.float32))
+        out[..., c] = np.asarray(plane.resize(size[::-1], Image.Resampling[how]))
+    return out
 
 
 def paint(labels: np.ndarray, colours: tuple[Colour, ...]) -> np.ndarray:

@@ -35,17 +35,9 @@ def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
     raise UserError(f"{file}: has the shape {pixels.shape}, but the network takes {wanted}; {remedy}")
 
 
-def at_size(section: np.ndarray, size: list[int] | None, file: str) -> np.ndarray:
-    """A section (H, W, C) at the size (h, w) that the network was trained on; None: as it is. Raises UserError for
-    values that cannot be resized as those were.
-    """
-    if size is None or section.shape[:2] == tuple(size):
-        return section
-    if section.dtype != np.uint8:
-        raise UserError(
-            f"{file}: holds {section.dtype}, and the network was trained on resized 8-bit images; convert it"
-        )
-    return resize_image(section, tuple(size))
+def at_size(section: np.ndarray, size: list[int] | None) -> np.ndarray:
+    """A section (H, W, C) at the size (h, w) that the network was trained on; None: as it is."""
+    return section if size is None else resize_image(section, tuple(size))
 
 
 def normalised(section: np.ndarray, how: str | dict[str, Any], file: str) -> np.ndarray:

@@ -118,7 +118,8 @@ def median_frequency_weights(labels: np.ndarray, n_classes: int, ignore_index: i
     f, _ = class_frequencies(labels, n_classes, ignore_index)
     present = f > 0
     weights = np.zeros(n_classes, np.float32)
-    weights[present] = np.median(f[present]) / f[present]
+    if present.any():
+        weights[present] = np.median(f[present]) / f[present]
     return weights
 
 

@@ -36,7 +36,7 @@ class Config:
     # network
     model: str = setting("unet", "network, such as unet; see minunet models")
     width: int | None = setting(16, "channels of the first level; the paper's U-Net has 64", at_least=1)
-    depth: int | None = setting(4, "number of poolings, of networks that leave it open", at_least=1)
+    depth: int | None = setting(4, "of the network, as its paper counts it; U-Net: number of poolings", at_least=1)
     padding: str | None = setting("valid", "convolutions' padding, of networks that leave it open", ("valid", "same"))
     dropout: float | None = setting(0.0, "dropout, where the network has it", at_least=0)
     # budget: exactly one

@@ -9,7 +9,7 @@ import numpy as np
 from minunet.data import Dataset, normalise, standardise
 from minunet.errors import UserError
 from minunet.models import Network
-from minunet.tiled import Sizes
+from minunet.tiled import keeps_size
 from minunet.training.config import Config
 
 
@@ -73,24 +73,21 @@ def plan_window(config: Config, size: tuple[int, int], model: Network) -> Plan:
     shows has no label. A tile becomes larger where the network predicts all it sees; where it predicts less
     (U-Net without padding), the sizes follow from each other, so that the user has to choose.
     """
-    sizes = Sizes(model)
     if config.tile == 0:
-        seen = tuple(sizes.needed(side) for side in size)
-        trained = tuple(sizes.covered(side) for side in seen)
+        seen = model.input_size(*size)
+        trained = model.output_size(*seen)
         if trained == size:
             return Plan(seen, trained, "")
         words = " x ".join(map(str, seen))
         return Plan(
             seen, trained, f"images of {size[0]} x {size[1]} are mirrored to {words}, which {config.model} takes"
         )
-    covered = sizes.covered(config.tile)
-    if covered is None:
-        if not sizes.same:
-            model.output_size(config.tile, config.tile)  # raises, with the next legal size
-        side = sizes.needed(config.tile)
+    tile = (config.tile, config.tile)
+    if model.trace(config.tile) is None and keeps_size(model):
+        side = model.input_size(*tile)[0]
         note = f"tiles of {config.tile} x {config.tile} become {side} x {side}, which {config.model} takes"
         return Plan((side, side), (side, side), note)
-    return Plan((config.tile, config.tile), (covered, covered), "")
+    return Plan(tile, model.output_size(*tile), "")  # which raises, naming the next legal size
 
 
 def check_channels(data_channels: int, model: Network, name: str) -> None:

@@ -39,9 +39,12 @@ def configure(given: Mapping[str, Any], model_args: Iterable[str] = ()) -> Confi
         for name in UNET:
             if name in extra:
                 chosen[name] = extra.pop(name)
-            elif chosen.get(name) is not None and name not in signature:
-                if name in given:
-                    raise UserError(f"--{name} {given[name]}: {_unknown(network, name, signature)}")
+            elif name in given and name not in signature:
+                raise UserError(f"--{name} {given[name]}: {_unknown(network, name, signature)}")
+            elif name in given and isinstance(signature[name].default, tuple):
+                default = ",".join(map(str, signature[name].default))
+                raise UserError(f"--{name} {given[name]}: {network} has several; write --model-arg {name}={default}")
+            elif name not in signature:
                 chosen[name] = None
         if not any(b in chosen for b in BUDGETS):
             chosen["steps"] = data.steps
@@ -86,6 +89,8 @@ def _typed(text: str, value: str, parameter: inspect.Parameter) -> Any:
         return bool(read)
     if isinstance(default, float) and type(read) is int:
         return float(read)
+    if isinstance(default, tuple) and isinstance(read, list | tuple):
+        return list(read)  # as it comes back from a checkpoint
     if default is not inspect.Parameter.empty and default is not None and type(read) is not type(default):
         raise UserError(f"--model-arg {text}: {value} is no {type(default).__name__}, as {default} is; correct it")
     return read
