@@ -44,7 +44,7 @@ def within(name: str, parts: tuple[str, ...]) -> bool:
 
 def sources(part: str) -> list[Path]:
     path = PACKAGE / part
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*.py") if p.name != "__main__.py")  # no commands
 
 
 def imports_of(part: str) -> set[tuple[str, str]]:

@@ -88,7 +88,7 @@ def _built(name: str, arguments: dict[str, Any]) -> Network:
 def table() -> int:
     """Print the family: what each network is called, how large it is, which images it takes."""
     from minunet.models import shapes_only
-    from minunet.models.listing import legal_sizes, totals
+    from minunet.listing import legal_sizes, totals
     from minunet.models.variants import VARIANTS
 
     head = ("network", "name and arguments", "parameters", "frozen", "GMAC", "image", "output", "sizes", "context")
@@ -112,7 +112,7 @@ def table() -> int:
 def show(name: str, size: Sequence[int] | None, arguments: dict[str, Any]) -> int:
     """Print a network's layers for one image."""
     from minunet.models import shapes_only
-    from minunet.models.listing import legal_sizes, lines, totals
+    from minunet.listing import legal_sizes, lines, totals
     from minunet.models.variants import VARIANTS
 
     with shapes_only():
