@@ -35,29 +35,29 @@ SMALL = {
         (1, 6),
     ),
     "fcn-16s": ("fcn", {"in_channels": 2, "n_classes": 2, "widths": (2, 2, 2, 2, 3), "fc": 3, "form": "16s"}, (3, 1)),
-    "fcn-32s": ("fcn", {"in_channels": 2, "n_classes": 2, "widths": (2, 2, 2, 2, 3), "fc": 3, "form": "32s"}, (2, 9)),
+    "fcn-32s": ("fcn", {"in_channels": 2, "n_classes": 2, "widths": (2, 2, 3, 3, 4), "fc": 5, "form": "32s"}, (2, 9)),
     "deconvnet": (
         "deconvnet",
         {"in_channels": 2, "n_classes": 3, "widths": ((2, 3), (3, 2, 3)), "fc": 4, "fc_kernel": 2}, (8, 12),
     ),
-    "zf_unet": ("zf_unet", {"in_channels": 2, "n_classes": 1, "width": 1, "dropout": 0.1}, (32, 64)),
+    "zf_unet": ("zf_unet", {"in_channels": 2, "n_classes": 1, "width": 1, "dropout": 0.1}, (32, 96)),
     "zf_unet, head": ("zf_unet", {"in_channels": 1, "n_classes": 2, "width": 1, "form": "head"}, (64, 32)),
     "unet_same": ("unet_same", {"in_channels": 2, "n_classes": 1, "width": 1}, (16, 32)),
     "unet_same, milesial": (
         "unet_same", {"in_channels": 3, "n_classes": 2, "width": 1, "form": "milesial"}, (21, 18),
     ),
     "unet_same, bilinear": (
-        "unet_same", {"in_channels": 1, "n_classes": 2, "width": 2, "form": "milesial", "bilinear": True}, (18, 23),
+        "unet_same", {"in_channels": 1, "n_classes": 2, "width": 2, "form": "milesial", "bilinear": True}, (35, 40),
     ),
-    "enet": ("enet", {"in_channels": 2, "n_classes": 3, "widths": (4, 4, 8), "dropout": (0.1, 0.3)}, (16, 24)),
+    "enet": ("enet", {"in_channels": 2, "n_classes": 3, "widths": (8, 16, 16), "dropout": (0.1, 0.3)}, (16, 24)),
     "rednet": (
         "rednet",
-        {"in_channels": 3, "n_classes": 3, "width": 2, "blocks": (1, 1, 1, 1), "units": (2, 1, 1, 1, 1)}, (64, 32),
+        {"in_channels": 3, "n_classes": 3, "width": 2, "blocks": (1, 1, 1, 1), "units": (2, 1, 1, 1, 1)}, (64, 96),
     ),
     "rednet, basic blocks": (
         "rednet",
         {"in_channels": 1, "n_classes": 2, "width": 2, "depth": 18, "blocks": (1, 2, 1, 1), "units": (1, 1, 1, 1, 1)},
-        (32, 64),
+        (96, 64),
     ),
     "rednet_restoration": (
         "rednet_restoration", {"in_channels": 1, "n_classes": 1, "width": 2, "depth": 10}, (5, 7),
@@ -96,7 +96,7 @@ SMALL = {
     ),
     "dfn": (
         "dfn",
-        {"in_channels": 3, "n_classes": 2, "width": 2, "depth": 50, "border": 3, "blocks": (1, 1, 1, 1)}, (64, 32),
+        {"in_channels": 3, "n_classes": 2, "width": 2, "depth": 50, "border": 3, "blocks": (1, 1, 1, 1)}, (96, 64),
     ),
     "dfn, 7x7 stem": (
         "dfn",
@@ -104,9 +104,9 @@ SMALL = {
             "in_channels": 1, "n_classes": 2, "width": 1, "depth": 18, "border": 2, "blocks": (1, 1, 1, 1),
             "deep_stem": False,
         },
-        (32, 64),
+        (64, 96),
     ),
-    "bisenet": ("bisenet", {"in_channels": 2, "n_classes": 3, "width": 2}, (40, 72)),
+    "bisenet": ("bisenet", {"in_channels": 2, "n_classes": 3, "width": 4}, (104, 72)),
     "bisenet, xception39": (
         "bisenet", {"in_channels": 1, "n_classes": 2, "width": 8, "body": "xception39"}, (40, 72),
     ),
