@@ -96,8 +96,10 @@ def fill(model: Module, found: Match) -> None:
         own[name][...] = 0
 
 
-def match(model: Module, state_dict: Mapping[str, Any], encoder: bool = False) -> Match:
+def match(model: Module, state_dict: Mapping[str, Any], encoder: bool = False, ordered: bool = True) -> Match:
     """Which tensors go where, by the naming scheme that most of the layers agree with, or else by order.
+
+    ordered : whether the state dict is in the order of the layers, as PyTorch's own are
 
     Raises ValueError where neither names nor order say anything: what the file has, what the model needs.
     """
@@ -110,6 +112,11 @@ def match(model: Module, state_dict: Mapping[str, Any], encoder: bool = False) -
         other, _ = _by_names(other_forms(model), given)
         if other:
             raise ValueError(f"these are the weights of another form of the network, {other}")
+        if not ordered:
+            raise ValueError(
+                f"{some(arrays)}: these names are of no known port, and the file does not keep the order of the layers;"
+                " take the .pth it was made of, or pass from_torch names="
+            )
     pairs = pairs or _by_order(arrays, given, own, needed)
     found, reached = Match(f"by the names of {how}" if how else "by order"), set()
     for ours, theirs, change in pairs:

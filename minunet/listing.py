@@ -85,6 +85,12 @@ def lines(model: Network, size: Size) -> list[Line]:
                 found[-1].flops += work.flops - before
             before = work.flops
 
+        def new_parameters(module: Module) -> int:
+            """Those that no line has counted: a layer may run several times, or be two modules' own."""
+            new = {id(p): p.data.size for p in module.parameters() if id(p) not in reached}
+            reached.update(new)
+            return sum(new.values())
+
         def kernel(name: str, *arrays: Any, **options: Any) -> None:
             settle()  # the gate counts a kernel after it ran
             path, line = inside[-1]
@@ -96,8 +102,7 @@ def lines(model: Network, size: Size) -> list[Line]:
         def run(path: str, module: Module, *inputs: Any) -> Any:
             line = inside[-1][1]
             if line is None and is_layer(module):
-                line = Line(path, describe(module), parameters=sum(p.data.size for p in module.parameters()))
-                reached.update(map(id, module.parameters()))
+                line = Line(path, describe(module), parameters=new_parameters(module))
             inside.append((path, line))
             y = type(module).forward(module, *inputs)
             inside.pop()
@@ -109,9 +114,8 @@ def lines(model: Network, size: Size) -> list[Line]:
             model.eval()(image(model, size))
         settle()
     for path, module in _paths(model):
-        if is_layer(module) and not all(id(p) in reached for p in module.parameters()):
-            reached.update(map(id, module.parameters()))
-            found.append(Line(path, describe(module), parameters=sum(p.data.size for p in module.parameters())))
+        if is_layer(module) and (unused := new_parameters(module)):
+            found.append(Line(path, describe(module), parameters=unused))
     return found
 
 

@@ -25,8 +25,9 @@ NUMBERS = {  # safetensors' names of them
 }
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """{name: array} of a PyTorch or safetensors file in PyTorch's names and layouts; its beginning tells which it is.
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], bool]:
+    """({name: array}, whether in the network's order) of a PyTorch or safetensors file in PyTorch's names and layouts;
+    its beginning tells which it is. PyTorch's keeps the order of the layers, safetensors sorts by name.
 
     Raises UserError (one line: file, what is wrong, remedy) as `load_state_dict` does, and for a checkpoint
     of minunet's own, which needs no taking in.
@@ -34,7 +35,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     with opened(path) as file:
         head = file.read(9)
         if head[8:] != b"{":
-            return load_state_dict(path)
+            return load_state_dict(path), True
         data = head + file.read()
     try:
         ours = "minunet" in json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
@@ -45,7 +46,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: is a checkpoint of minunet already; use it as it is")
     if not tensors:
         raise UserError(f"{path}: holds no tensors")
-    return tensors
+    return tensors, False
 
 
 def _array(tensor: dict) -> np.ndarray:

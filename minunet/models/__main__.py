@@ -87,8 +87,8 @@ def _built(name: str, arguments: dict[str, Any]) -> Network:
 
 def table() -> int:
     """Print the family: what each network is called, how large it is, which images it takes."""
-    from minunet.models import shapes_only
     from minunet.listing import legal_sizes, totals
+    from minunet.models import shapes_only
     from minunet.models.variants import VARIANTS
 
     head = ("network", "name and arguments", "parameters", "frozen", "GMAC", "image", "output", "sizes", "context")
@@ -111,8 +111,8 @@ def table() -> int:
 
 def show(name: str, size: Sequence[int] | None, arguments: dict[str, Any]) -> int:
     """Print a network's layers for one image."""
-    from minunet.models import shapes_only
     from minunet.listing import legal_sizes, lines, totals
+    from minunet.models import shapes_only
     from minunet.models.variants import VARIANTS
 
     with shapes_only():
@@ -152,6 +152,7 @@ def take_in(file: Path, options: argparse.Namespace) -> int:
     """Fill a network from a file, say what went where, and write the checkpoint."""
     from minunet import checkpoint
     from minunet.interop import fill, match
+    from minunet.models import shapes_only
     from minunet.weightfile import read_weights
 
     out = Path(options.out or f"{options.model}.safetensors")
@@ -159,15 +160,18 @@ def take_in(file: Path, options: argparse.Namespace) -> int:
         raise UserError(f"{out}: exists; name the file to write with --out")
     if out.exists() and file.exists() and out.samefile(file):
         raise UserError(f"--out {out}: is the file to read; name another one")
-    model = _built(options.model, {"seed": options.seed, **_arguments(options)})
-    state = read_weights(file)
+    arguments = {"seed": options.seed, **_arguments(options)}
+    with shapes_only():  # a file that does not fit is refused before 250 million weights are drawn
+        shapes = _built(options.model, arguments)
+    state, ordered = read_weights(file)
     try:
-        found = match(model, state, options.encoder)
+        found = match(shapes, state, options.encoder, ordered)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     if not found.fits:
         cause = f"{found.misfits[0]}" if found.misfits else "none of its tensors has a place there"
         raise UserError(f"{file}: does not fit {options.model}: {cause}")
+    model = _built(options.model, arguments)
     fill(model, found)
     report(file, found, state)
     imported = {"file": file.name, "matched": found.how, "kept": [*found.kept, *(m.ours for m in found.misfits)]}
