@@ -17,7 +17,7 @@ from minunet.tensor import Tensor
 
 
 class DilatedVGG(nn.Module):
-    """VGG16's convolutions at 1/8 of the image's size: x (N, H, W, C) -> (N, H / 8, W / 8, 8 width), rounded up."""
+    """VGG16's convolutions at 1/8 of the image's size: H becomes (H - 1) / 8 + 1, rounded up; 8 width channels."""
 
     def __init__(self, rng: np.random.Generator, in_channels: int, width: int):
         channels = vgg.widths(width)
@@ -47,12 +47,13 @@ class LargeFOV(nn.Module):
 class DeepLabV1(Network):
     """x (N, H, W, in_channels) -> logits; any H and W.
 
-    In training they have 1/8 of the image's size, for the labels to be shrunk to; in evaluation they are resized to it.
+    In training they have 1/8 of the image's size, for the labels to be shrunk to: every eighth pixel of an image of
+    8 k + 1, whose corners then have scores. In evaluation they are resized to the image's size.
 
     width   : channels of the first stage (paper: 64); fc6 and fc7 have 16 times as many
     rate    : dilation of fc6 (paper: 12)
     dropout : after fc6 and fc7 (paper: 0.5)
-    align_corners : how the scores are resized
+    align_corners : how the scores are resized; the authors' code has True, the common PyTorch ports False
 
     Biases learn at twice the rate and do not decay; fc8 learns ten times as fast as the rest. Ours against the
     original: He-normal weights instead of a trained VGG16, and no conditional random field afterwards.

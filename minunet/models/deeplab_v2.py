@@ -27,7 +27,8 @@ RATES = (6, 12, 18, 24)
 class DeepLabV2(Network):
     """x (N, H, W, in_channels) -> logits; any H and W that the smallest of the scales leaves a pixel of.
 
-    In training they have 1/8 of the image's size, for the labels to be shrunk to; in evaluation they are resized to it.
+    In training they have 1/8 of the image's size, for the labels to be shrunk to: every eighth pixel of an image of
+    8 k + 1, whose corners then have scores. In evaluation they are resized to the image's size.
 
     body    : "resnet101": stride on the first 1x1 convolutions, layer3 dilated by 2 and layer4 by 4; a branch is one
               convolution. "vgg16": that of DeepLab v1; a branch is its fc6, fc7 and fc8
@@ -38,7 +39,7 @@ class DeepLabV2(Network):
     blocks  : of ResNet's layers, if not 3, 4, 23, 3
     freeze_norm : ResNet's batch-norms stay as they are, running statistics included: for a body that is trained already
     dropout : after fc6 and fc7 of "vgg16"
-    align_corners : how scores, and images of other scales, are resized
+    align_corners : how scores, and images of other scales, are resized; the authors' code has True, ports have False
 
     The branches learn ten times as fast as the body, their biases twenty times. Ours against the original: random
     weights instead of a trained body, and no conditional random field afterwards.
