@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from minunet.interop import Match
     from minunet.models import Network
 
+NONE = argparse.SUPPRESS  # left out is left out: the help then shows no default
 LISTED = 20  # tensors that are named before "and 17 more"
 
 
@@ -33,38 +34,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     c = command("show", "The layers with their output sizes, parameters, work and memory; nothing is computed.")
     c.add_argument("name", metavar="NAME", help="a network: minunet models lists them")
-    c.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the image; its paper's if left out")
+    c.add_argument(
+        "--size", type=int, nargs=2, default=NONE, metavar=("H", "W"), help="of the image; its paper's if left out"
+    )
     _network_options(c)
     c = command("import", "Fill a network from a .pth, .pt or .safetensors file and write a checkpoint of it.")
     c.add_argument("file", metavar="FILE", help="weights; a pickle inside is read without running it")
-    c.add_argument("--model", required=True, metavar="NAME", help="the network to fill")
-    c.add_argument("--out", metavar="CHECKPOINT", help="file to write; NAME.safetensors if left out")
+    c.add_argument("--model", required=True, default=NONE, metavar="NAME", help="the network to fill")
+    c.add_argument("--out", default=NONE, metavar="CHECKPOINT", help="file to write; NAME.safetensors if left out")
     c.add_argument("--encoder", action="store_true", help="fill only its VGG16 or ResNet, from torchvision's names")
     c.add_argument("--seed", type=int, default=0, help="of the weights that the file does not have")
     _network_options(c)
 
-    options = p.parse_args(argv)
-    if options.command == "show":
-        return show(options.name, options.size, _arguments(options))
-    if options.command == "import":
-        return take_in(Path(options.file), options)
+    options = vars(p.parse_args(argv))
+    if options["command"] == "show":
+        return show(options["name"], options.get("size"), _arguments(options))
+    if options["command"] == "import":
+        return take_in(Path(options["file"]), options)
     return table()
 
 
 def _network_options(c: argparse.ArgumentParser) -> None:
-    c.add_argument("--in-channels", type=int, metavar="N", help="channels of an image; its paper's if left out")
-    c.add_argument("--classes", type=int, metavar="K", help="classes; its paper's if left out")
-    c.add_argument("--width", type=int, metavar="W", help="channels of the first level; its paper's if left out")
     c.add_argument(
-        "--arg", action="append", default=[], metavar="KEY=VALUE", help="any argument of the network: form=article"
+        "--in-channels", type=int, default=NONE, metavar="N", help="channels of an image; its paper's if left out"
+    )
+    c.add_argument("--classes", type=int, default=NONE, metavar="K", help="classes; its paper's if left out")
+    c.add_argument(
+        "--width", type=int, default=NONE, metavar="W", help="channels of the first level; its paper's if left out"
+    )
+    c.add_argument(
+        "--arg", action="append", default=NONE, metavar="KEY=VALUE", help="any argument of the network: form=article"
     )
 
 
-def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """What the network is to be built with, of what was given."""
-    given = {"in_channels": options.in_channels, "n_classes": options.classes, "width": options.width}
-    arguments = {key: value for key, value in given.items() if value is not None}
-    for text in options.arg:
+    named = {"in_channels": "in_channels", "classes": "n_classes", "width": "width"}
+    arguments = {named[option]: options[option] for option in named if option in options}
+    for text in options.get("arg", []):
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UsageError(f"--arg {text}: cannot be read; write KEY=VALUE, such as form=article")
@@ -148,30 +155,31 @@ def show(name: str, size: Sequence[int] | None, arguments: dict[str, Any]) -> in
     return 0
 
 
-def take_in(file: Path, options: argparse.Namespace) -> int:
+def take_in(file: Path, options: dict[str, Any]) -> int:
     """Fill a network from a file, say what went where, and write the checkpoint."""
     from minunet import checkpoint
     from minunet.interop import fill, match
     from minunet.models import shapes_only
     from minunet.weightfile import read_weights
 
-    out = Path(options.out or f"{options.model}.safetensors")
-    if out.exists() and not options.out:
+    name = options["model"]
+    out = Path(options.get("out", f"{name}.safetensors"))
+    if out.exists() and "out" not in options:
         raise UserError(f"{out}: exists; name the file to write with --out")
     if out.exists() and file.exists() and out.samefile(file):
         raise UserError(f"--out {out}: is the file to read; name another one")
-    arguments = {"seed": options.seed, **_arguments(options)}
+    arguments = {"seed": options["seed"], **_arguments(options)}
     with shapes_only():  # a file that does not fit is refused before 250 million weights are drawn
-        shapes = _built(options.model, arguments)
+        shapes = _built(name, arguments)
     state, ordered = read_weights(file)
     try:
-        found = match(shapes, state, options.encoder, ordered)
+        found = match(shapes, state, options["encoder"], ordered)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     if not found.fits:
         cause = f"{found.misfits[0]}" if found.misfits else "none of its tensors has a place there"
-        raise UserError(f"{file}: does not fit {options.model}: {cause}")
-    model = _built(options.model, arguments)
+        raise UserError(f"{file}: does not fit {name}: {cause}")
+    model = _built(name, arguments)
     fill(model, found)
     report(file, found, state)
     imported = {"file": file.name, "matched": found.how, "kept": [*found.kept, *(m.ours for m in found.misfits)]}
