@@ -129,7 +129,10 @@ class ENet(Network):
         dropout: Sequence[float] = (0.01, 0.1),
         seed: int = 0,
     ):
-        a, b, c = (width, 4 * width, 8 * width) if widths is None else widths
+        widths = (width, 4 * width, 8 * width) if widths is None else tuple(widths)
+        if len(widths) != 3 or len(dropout) != 2:
+            raise ValueError(f"enet: needs three widths and two dropout rates; got {widths} and {tuple(dropout)}")
+        (a, b, c), (low, high) = widths, dropout
         positive("enet", in_channels=in_channels, n_classes=n_classes)
         if min(a, b, c) < 4 or not in_channels < a <= b <= c:
             raise ValueError(
@@ -137,7 +140,6 @@ class ENet(Network):
                 " of the image, which the initial block passes on"
             )
         rng = np.random.default_rng(seed)
-        low, high = dropout
         masks = iter(range(seed, seed + 32))  # a seed for each dropout layer
 
         def drop(rate: float) -> nn.DropoutChannels:
