@@ -148,7 +148,7 @@ def test_missing_kernel_names_operation_backend_and_who_has_it(monkeypatch):
     monkeypatch.setitem(backends._loaded, "half", half)
     with (
         backends.use_backend("half"),
-        pytest.raises(NotImplementedError, match=r"backend 'half' has no kernel 'relu'; .*reference has"),
+        pytest.raises(NotImplementedError, match=r"backend 'half' has no kernel 'relu'; .*reference.* has"),
     ):
         backends.call("relu", ones(3))
 

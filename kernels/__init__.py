@@ -1,0 +1,4 @@
+"""What the GPU runs: CUDA C++ under cuda/, and host/, the headers with which a C++17 compiler runs the same files.
+
+This folder is the package `minunet.kernels` of an installation (setup.py); README.md is the map.
+"""

@@ -1,0 +1,151 @@
+"""The CUDA C++ kernels on an NVIDIA GPU, by CuPy: its arrays, its memory pool, its current stream.
+
+The files under kernels/cuda are compiled by NVRTC for the device's architecture (nvrtc.py), kept on disk, and launched
+with arguments that launch.py has checked against their text. `rows.py` says who launches what. Importable without
+CuPy; `available()` is then false, and `reason()` says why.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from minunet.backends.cuda import nvrtc
+from minunet.backends.cuda.rows import bind
+from minunet.backends.cuda.sources import Parameter, Program
+from minunet.errors import UserError
+
+name = "cuda"
+OLDEST = 75  # Turing: what NVRTC 13 still compiles for
+NULL = np.uint64(0)  # a missing array; CuPy would pass None as an argument that does not exist
+
+
+class _NoArray:
+    """Stands for cupy.ndarray where there is no CuPy: nothing is one."""
+
+
+def _import_cupy() -> tuple[Any, str]:
+    try:
+        return import_module("cupy"), ""
+    except ImportError as error:
+        return None, f"CuPy is missing ({error}); install the extra for your driver: pip install 'minunet[cuda13]'"
+
+
+@lru_cache(maxsize=1)
+def cupy() -> tuple[Any, str]:
+    """CuPy, or (None, why not). Not imported before it is needed: it takes a second."""
+    return _import_cupy()
+
+
+@lru_cache(maxsize=1)
+def reason() -> str:
+    """Why the backend cannot run here; empty where it can."""
+    module, why = cupy()
+    if module is None:
+        return why
+    try:
+        count = module.cuda.runtime.getDeviceCount()
+    except module.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy finds no usable driver ({error}); install or update the NVIDIA driver"
+    if count == 0:
+        return "there is no NVIDIA GPU"
+    if capability() < OLDEST:
+        return f"the GPU is sm_{capability()}, and the kernels need sm_{OLDEST} or newer"
+    if not nvrtc.available():
+        return f"{nvrtc.library()[1]}; {nvrtc.REMEDY}"
+    if capability() not in nvrtc.architectures():
+        return (
+            f"the GPU is sm_{capability()}, and NVRTC {'.'.join(map(str, nvrtc.version()))} compiles for"
+            f" sm_{nvrtc.architectures()[0]} to sm_{nvrtc.architectures()[-1]}; update nvidia-cuda-nvrtc"
+        )
+    return ""
+
+
+def available() -> bool:
+    """Whether there is a GPU, and CuPy and NVRTC to use it."""
+    return reason() == ""
+
+
+@lru_cache
+def capability() -> int:
+    """10 major + minor of the current device's compute capability."""
+    return int(cupy()[0].cuda.Device().compute_capability)
+
+
+def architecture() -> str:
+    """What to compile for: "sm_90a" on Hopper, whose own instructions need the a; "sm_86" and so on elsewhere."""
+    return f"sm_{capability()}{'a' if capability() == 90 else ''}"
+
+
+def __getattr__(attribute: str) -> Any:
+    if attribute == "Array":
+        module, _ = cupy()
+        return _NoArray if module is None else module.ndarray
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+
+
+def _cupy() -> Any:
+    if not available():
+        raise UserError(f"backend 'cuda': {reason()}")
+    return cupy()[0]
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """An uninitialised array of the device, from CuPy's memory pool."""
+    return device.empty(shape, dtype)
+
+
+def asarray(a: Any) -> Any:
+    """A NumPy array, or one of the device, as a C-contiguous array of the device."""
+    return _cupy().ascontiguousarray(_cupy().asarray(a))
+
+
+def numpy(a: Any) -> np.ndarray:
+    """An array of the device as a NumPy array; waits for the kernels that write it."""
+    return _cupy().asnumpy(a)
+
+
+@cache
+def _function(program: Program, kernel: str, shared: int) -> Any:
+    """A loaded kernel, allowed `shared` bytes of dynamic shared memory where that is more than it has by itself."""
+    module = _cupy().RawModule(path=str(nvrtc.cubin(program, architecture())))
+    function = module.get_function(kernel)
+    if shared > 48 * 1024:
+        function.max_dynamic_shared_size_bytes = shared
+    return function
+
+
+class _Gpu:
+    """The device that `launch.py` launches on: the current one of CuPy, its current stream."""
+
+    name = name
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        module = _cupy()
+        try:
+            return module.empty(shape, dtype)
+        except module.cuda.memory.OutOfMemoryError as error:
+            raise UserError(f"the GPU's memory is full ({error}); use a smaller batch or tile") from error
+
+    def address(self, array: Any) -> int:
+        return array.data.ptr
+
+    def run(
+        self,
+        program: Program,
+        kernel: str,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        shared: int,
+        parameters: tuple[Parameter, ...],
+        arguments: list[Any],
+    ) -> None:
+        ready = tuple(NULL if argument is None else argument for argument in arguments)
+        _function(program, kernel, shared)(grid, block, ready, shared_mem=shared)
+
+
+device = _Gpu()
+kernels = bind(device)

@@ -1,0 +1,93 @@
+"""Kernel files as shared libraries of this machine, by its C++17 compiler and the headers of kernels/host."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from minunet.backends.cuda import cache, sources
+from minunet.backends.cuda.sources import Program
+from minunet.errors import UserError
+
+# The sanitizer's reports go to handlers in kernels/host/run.h; no library of its own is linked. Memory is read under
+# several types (16-byte vectors, packed halves), as on the GPU.
+OPTIONS = (
+    "-std=c++17",
+    "-O1",
+    "-fPIC",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-fvisibility=hidden",
+    "-fsanitize=bounds,signed-integer-overflow,integer-divide-by-zero",
+    "-fsanitize-recover=all",
+    "-w",
+)
+REMEDY = "install one (for example: apt install g++) or name it in the environment variable CXX"
+
+
+@lru_cache(maxsize=1)
+def find() -> tuple[str | None, str]:
+    """The compiler's path and its version; (None, why not) where there is no C++17 compiler."""
+    if os.name != "posix":
+        return None, "the emulation needs a POSIX system"
+    named = os.environ.get("CXX")
+    for name in (named,) if named else ("g++", "c++", "clang++"):
+        path = shutil.which(name)
+        if path is None:
+            continue
+        probe = ["-std=c++17", "-fsyntax-only", "-x", "c++", "-"]
+        done = subprocess.run([path, *probe], input="int main() { if constexpr (true) return 0; }", text=True,
+                              capture_output=True)  # fmt: skip
+        if done.returncode == 0:
+            said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+            return path, said.splitlines()[0] if said else name
+    return None, f"no C++17 compiler was found ({named or 'g++, c++, clang++'}); {REMEDY}"
+
+
+def wrapper(program: Program) -> str:
+    """The translation unit: the kernel file, a table of its kernels, the one function that the library exports."""
+    names = sources.kernels(program.file, program.real)
+    rows = "".join(f'    host::kernel("{name}", {name}),\n' for name in names)
+    return f"""#include "{program.file}"
+static const host::Kernel table[] = {{
+{rows}}};
+extern "C" __attribute__((visibility("default"))) const char* minunet_launch(
+    int kernel, const unsigned* geometry, int shared, const host::Argument* arguments, int count, int descending) {{
+    return host::launch(table[kernel], geometry, geometry + 3, shared, arguments, count, descending != 0);
+}}
+"""
+
+
+def library(program: Program) -> Path:
+    """The compiled program, from the cache where it was compiled before.
+
+    Raises UserError with kernel, line and options where the source does not compile, or there is no compiler.
+    """
+    compiler, version = find()
+    if compiler is None:
+        raise UserError(f"cuda_host: {version}")
+    chosen = (*OPTIONS, *program.macros)
+    sources.show(program, chosen)
+    unit = wrapper(program)
+    key = sources.digest(program, True, *chosen, compiler, version, unit)
+    stem = f"{program.file.removesuffix('.cu').replace('/', '-')}-{program.real}-host-{key}"
+    return cache.entry(f"{stem}.so", lambda path: _compile(program, unit, compiler, chosen, path))
+
+
+def _compile(program: Program, unit: str, compiler: str, chosen: tuple[str, ...], path: Path) -> None:
+    base = sources.folder()
+    with tempfile.TemporaryDirectory() as scratch:
+        source, compiled = Path(scratch) / "unit.cpp", Path(scratch) / "unit.o"
+        source.write_text(unit)
+        includes = [f"-I{base / 'cuda'}", f"-I{base / 'host'}"]
+        done = subprocess.run([compiler, *chosen, *includes, "-c", source, "-o", compiled],
+                              capture_output=True, text=True)  # fmt: skip
+        if done.returncode:
+            raise sources.compile_error(program, chosen, Path(compiler).name, done.stderr)
+        done = subprocess.run([compiler, "-shared", compiled, "-o", path], capture_output=True, text=True)
+        if done.returncode:
+            raise sources.compile_error(program, ("-shared",), Path(compiler).name, done.stderr)
