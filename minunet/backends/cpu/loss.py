@@ -19,7 +19,8 @@ from minunet.backends.cpu.loss_binary import (
     sigmoid_cross_entropy_grad,
 )
 from minunet.backends.cpu.loss_regression import distance, distance_grad
-from minunet.backends.cpu.pointwise import SERIAL, SPLIT, THREADED, exp_parts
+from minunet.backends.cpu.exponential import exp_parts
+from minunet.backends.cpu.loops import SERIAL, SPLIT, THREADED
 from minunet.jit import njit
 
 __all__ = [

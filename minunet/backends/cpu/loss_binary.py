@@ -11,7 +11,8 @@ import math
 import numpy as np
 from numba import prange
 
-from minunet.backends.cpu.pointwise import CHUNK, SERIAL, SPLIT, THREADED, exp_parts
+from minunet.backends.cpu.exponential import exp_parts
+from minunet.backends.cpu.loops import CHUNK, SERIAL, SPLIT, THREADED
 from minunet.jit import njit
 
 LANES = 256  # three rows of sums are 6 KiB, beside 256 elements of each input: they stay in the L1 cache
