@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from minunet.backends.cpu.exponential import exp_parts
+from minunet.backends.cpu.loops import SERIAL, SPLIT, THREADED
 from minunet.backends.cpu.loss_binary import (
     focal_loss,
     focal_loss_grad,
@@ -19,8 +21,6 @@ from minunet.backends.cpu.loss_binary import (
     sigmoid_cross_entropy_grad,
 )
 from minunet.backends.cpu.loss_regression import distance, distance_grad
-from minunet.backends.cpu.exponential import exp_parts
-from minunet.backends.cpu.loops import SERIAL, SPLIT, THREADED
 from minunet.jit import njit
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from minunet.backends.cpu.loss_binary import LANES, parts
 from minunet.backends.cpu.loops import CHUNK, SERIAL, SPLIT, THREADED
+from minunet.backends.cpu.loss_binary import LANES, parts
 from minunet.jit import njit
 
 MSE, MAE, SMOOTH_L1 = range(3)
