@@ -146,11 +146,12 @@ def test_parts_of_a_stretch_never_overlap_or_get_lost():
             region.give(offset, used.pop(offset))
         else:
             n = int(rng.integers(1, 12)) * PAGE
+            before = {a: (length, a + length <= region.touched) for a, length in region.free if length >= n}
             offset = region.take(n)
-            if offset is None:
-                assert all(length < n for _, length in region.free)
-            else:
-                assert all(start >= offset or length < n for start, length in region.free)  # the lowest place
+            assert (offset is None) == (not before)
+            if offset is not None:
+                assert not any(warm and length < before[offset][0] for length, warm in before.values())  # the tightest
+                assert before[offset][1] or not any(warm for _, warm in before.values())  # fresh pages only at need
                 used[offset] = n
         check(region, used)
     for offset, n in used.items():

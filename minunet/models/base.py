@@ -34,6 +34,7 @@ class Network(Module):
     multiple = 1  # legal heights and widths are multiples of this ...
     least = 1  # ... and at least this
     outputs: tuple[Output, ...] = (Output(),)
+    unused: tuple[str, ...] = ()  # beginnings of the names of parameters that the definition has, but nothing reads
 
     @property
     def channels(self) -> tuple[int, ...]:

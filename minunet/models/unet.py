@@ -16,14 +16,14 @@ from minunet.tensor import Tensor
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each with ReLU."""
+    """Two 3x3 convolutions, each with ReLU; the first sees [x, centre crop of skip], where there is a skip."""
 
     def __init__(self, rng: np.random.Generator, c: int, o: int, padding: str):
         self.conv1 = nn.Conv2d(rng, c, o, 3, padding=padding, activation="relu")
         self.conv2 = nn.Conv2d(rng, o, o, 3, padding=padding, activation="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x))
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        return self.conv2(self.conv1(x, skip))
 
 
 class UNet(Network):
@@ -77,7 +77,7 @@ class UNet(Network):
                 skips.append(x)
                 x = ops.max_pool2d(x, 2)
         for up, block in zip(self.up, self.merge):
-            x = block(ops.crop_concat(up(x), skips.pop()))
+            x = block(up(x), skips.pop())
         return self.head(x)
 
     def trace(self, size: int) -> int | None:

@@ -39,8 +39,8 @@ class Conv2d(Module):
         if groups > 1:
             self.options["groups"] = groups
 
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.w, self.b, **self.options)
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        return ops.conv2d(x, self.w, self.b, **self.options, skip=skip)
 
 
 class ConvTranspose2d(Module):

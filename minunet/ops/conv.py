@@ -10,7 +10,7 @@ from functools import partial, reduce
 from math import prod
 from typing import Any
 
-from minunet.ops import pointwise
+from minunet.ops import join, pointwise
 from minunet.ops.shared import Tensor, as_tensor, call, data, four, pair, record
 
 Padding = str | int | tuple[int, ...]
@@ -25,6 +25,7 @@ def conv2d(
     dilation: int | tuple[int, int] = 1,
     activation: str | None = None,
     groups: int = 1,
+    skip: Tensor | None = None,
 ) -> Tensor:
     """y[n,i,j,o] = act(b[o] + sum_{u,v,c} x[n, i sh + u dh - top, j sw + v dw - left, c] w[o,u,v,c])
 
@@ -34,6 +35,8 @@ def conv2d(
     activation : None, or the name of one in `minunet.ops`: "relu" (fused), "leaky_relu", "elu", "sigmoid", ...
     groups : output channel o reads the C / groups channels of x of its group, (o groups) // O. groups = C is the
         depthwise convolution (kernels of its own); other groups run one after the other
+    skip : (N, HS, WS, CS); the convolution is then that of `crop_concat(x, skip)`, which is not kept for backward but
+        joined again: the copy costs little, and memory is short when backward begins
 
     Returns (N, OH, OW, O), OH = floor((H + top + bottom - dh (KH - 1) - 1) / sh) + 1. Kept for backward: x, w, and y
     where relu is fused. Raises ValueError where shapes do not fit. This is cross-correlation, as in all networks here.
@@ -42,6 +45,10 @@ def conv2d(
     (1, 1, 1, 1)
     """
     x, w, b = as_tensor(x), as_tensor(w), None if b is None else as_tensor(b)
+    again = None  # what makes x anew for backward, where it is not kept
+    if skip is not None:
+        again = partial(call, "crop_concat", x.data, as_tensor(skip).data)
+        x = join.crop_concat(x, skip)
     _four_axes(x, w)
     stride, dilation = pair(stride, "conv2d: stride", least=1), pair(dilation, "conv2d: dilation", least=1)
     geometry = {
@@ -53,13 +60,13 @@ def conv2d(
     forward, grad_x, grad_w = _kernels(groups, x.shape, w.shape, geometry)
     fused = "relu" if activation == "relu" else None
     y = forward(x.data, w.data, data(b), activation=fused)
-    xa, wa, ya = x.data, w.data, y if fused else None
+    xa, wa, ya = None if again else x.data, w.data, y if fused else None
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, ...]:
         if ya is not None:
             dy = call("relu_grad", dy, ya)
+        dw = grad_w(again() if again else xa, dy) if need[1] else None
         dx = grad_x(dy, wa) if need[0] else None
-        dw = grad_w(xa, dy) if need[1] else None
         db = call("channel_sum", dy) if need[2] else None
         return dx, dw, db
 

@@ -42,17 +42,23 @@ class Region:
         self.touched = self.cold = 0
 
     def take(self, nbytes: int) -> int | None:
-        """The offset of `nbytes` bytes (a multiple of PAGE) at the lowest place; None where there is none."""
-        for k, (offset, length) in enumerate(self.free):
-            if length >= nbytes:
-                if length == nbytes:
-                    del self.free[k]
-                else:
-                    self.free[k] = [offset + nbytes, length - nbytes]
-                self.touched = max(self.touched, offset + nbytes)
-                self.cold = max(self.cold - nbytes, 0)  # at least: where the cold parts lie is not kept
-                return offset
-        return None
+        """The offset of `nbytes` bytes (a multiple of PAGE); None where there is no such place.
+
+        Of the parts that have been used before the smallest that is large enough, the lower of two; else fresh pages.
+        """
+        fitting = [(length, offset) for offset, length in self.free if length >= nbytes]
+        if not fitting:
+            return None
+        used = [part for part in fitting if sum(part) <= self.touched]
+        length, offset = min(used) if used else min(fitting, key=lambda part: part[1])
+        k = bisect_left(self.free, [offset])
+        if length == nbytes:
+            del self.free[k]
+        else:
+            self.free[k] = [offset + nbytes, length - nbytes]
+        self.touched = max(self.touched, offset + nbytes)
+        self.cold = max(self.cold - nbytes, 0)  # at least: where the cold parts lie is not kept
+        return offset
 
     def give(self, offset: int, nbytes: int) -> None:
         """Return a part, joined to its free neighbours."""
