@@ -1,5 +1,5 @@
-// Sums over pixels, one for each channel: a bias's gradient; with samples, a mean over each map. The second stage serves
-// every kernel that leaves partial sums for blocks of pixels.
+// Sums over pixels, one for each channel: a bias's gradient; with samples, a mean over each map. The second stage
+// serves every kernel that leaves partial sums for blocks of pixels.
 //
 // Math     db[n, c] = factor sum_p dy[n, p, c]
 // Layout   dy (samples, pixels, channels), channels contiguous; partial (samples, parts, channels)
@@ -24,7 +24,8 @@ __device__ void partial_body(Out<REAL> partial, In<REAL> dy, int pixels, int cha
 #pragma unroll
     for (int e = 0; e < V; e++) {
         const REAL total = column_sum(sum.e[e], scratch);
-        if (threadIdx.y == 0 && c < channels) partial[(n * int(gridDim.y) + int(blockIdx.y)) * channels + c + e] = total;
+        if (threadIdx.y == 0 && c < channels)
+            partial[(n * int(gridDim.y) + int(blockIdx.y)) * channels + c + e] = total;
     }
 }
 
@@ -48,11 +49,13 @@ __device__ void product_body(Out<REAL> partial, In<REAL> dy, In<REAL> x, int pix
 #pragma unroll
     for (int e = 0; e < V; e++) {
         const REAL total = column_sum(sum.e[e], scratch);
-        if (threadIdx.y == 0 && c < channels) partial[(n * int(gridDim.y) + int(blockIdx.y)) * channels + c + e] = total;
+        if (threadIdx.y == 0 && c < channels)
+            partial[(n * int(gridDim.y) + int(blockIdx.y)) * channels + c + e] = total;
     }
 }
 
-extern "C" __global__ void product_sum_partial(Out<REAL> partial, In<REAL> dy, In<REAL> x, int pixels, int channels, int wide) {
+extern "C" __global__ void product_sum_partial(Out<REAL> partial, In<REAL> dy, In<REAL> x, int pixels, int channels,
+                                               int wide) {
     __shared__ REAL scratch[256];
     if (wide) product_body<VECTOR>(partial, dy, x, pixels, channels, scratch);
     else product_body<1>(partial, dy, x, pixels, channels, scratch);
@@ -65,7 +68,8 @@ extern "C" __global__ void channel_sum_finish(Out<REAL> out, In<REAL> partial, i
     const int c = first_channel<1>(), n = int(blockIdx.z);
     double sum = 0;
     if (c < channels)
-        for (int part = int(threadIdx.y); part < parts; part += int(blockDim.y)) sum += partial[(n * parts + part) * channels + c];
+        for (int part = int(threadIdx.y); part < parts; part += int(blockDim.y))
+            sum += partial[(n * parts + part) * channels + c];
     sum = column_sum(sum, scratch);
     if (threadIdx.y == 0 && c < channels) out[n * sample_step + c * channel_step] = REAL(sum * factor);
 }

@@ -17,7 +17,7 @@ using Out = T* __restrict__;
 template <class T>
 using InOut = T*;
 // `T* name`, the block's dynamic shared memory, aligned to 128 bytes. One kernel can have one.
-#define DYNAMIC_SHARED(T, name)                                     \
+#define DYNAMIC_SHARED(T, name)                                      \
     extern __shared__ __align__(128) unsigned char dynamic_shared[]; \
     T* name = reinterpret_cast<T*>(dynamic_shared)
 #else

@@ -10,9 +10,9 @@
 #include "maps.cuh"
 #include "reduce.cuh"
 
-extern "C" __global__ void depthwise_conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O,
-                                            int KH, int KW, int OH, int OW, int sh, int sw, int top, int left, int dh, int dw,
-                                            int activation) {
+extern "C" __global__ void depthwise_conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C,
+                                            int O, int KH, int KW, int OH, int OW, int sh, int sw, int top, int left,
+                                            int dh, int dw, int activation) {
     const int m = O / C;
     each_position<1>(N, OH, OW, O, [=](int n, int i, int j, int o, int k) {
         REAL sum = 0;
@@ -28,8 +28,9 @@ extern "C" __global__ void depthwise_conv2d(Out<REAL> y, In<REAL> x, In<REAL> w,
     });
 }
 
-extern "C" __global__ void depthwise_conv2d_grad_x(Out<REAL> dx, In<REAL> dy, In<REAL> w, int N, int H, int W, int C, int O, int KH,
-                                                   int KW, int OH, int OW, int sh, int sw, int top, int left, int dh, int dw) {
+extern "C" __global__ void depthwise_conv2d_grad_x(Out<REAL> dx, In<REAL> dy, In<REAL> w, int N, int H, int W, int C,
+                                                   int O, int KH, int KW, int OH, int OW, int sh, int sw, int top,
+                                                   int left, int dh, int dw) {
     const int m = O / C;
     each_position<1>(N, H, W, C, [=](int n, int h, int q, int c, int k) {
         REAL sum = 0;
@@ -39,7 +40,8 @@ extern "C" __global__ void depthwise_conv2d_grad_x(Out<REAL> dx, In<REAL> dy, In
             for (int v = 0; v < KW; v++) {
                 const int j = (q + left - v * dw) / sw;
                 if (q + left - v * dw != j * sw || j < 0 || j >= OW) continue;
-                for (int o = c * m; o < (c + 1) * m; o++) sum += dy[((n * OH + i) * OW + j) * O + o] * w[(o * KH + u) * KW + v];
+                for (int o = c * m; o < (c + 1) * m; o++)
+                    sum += dy[((n * OH + i) * OW + j) * O + o] * w[(o * KH + u) * KW + v];
             }
         }
         dx[k] = sum;
@@ -47,9 +49,9 @@ extern "C" __global__ void depthwise_conv2d_grad_x(Out<REAL> dx, In<REAL> dy, In
 }
 
 // partial (taps, parts, O): sums over each block's output pixels (channel_sum_finish adds them).
-extern "C" __global__ void depthwise_conv2d_grad_w_partial(Out<REAL> partial, In<REAL> x, In<REAL> dy, int N, int H, int W, int C,
-                                                           int O, int KH, int KW, int OH, int OW, int sh, int sw, int top,
-                                                           int left, int dh, int dw) {
+extern "C" __global__ void depthwise_conv2d_grad_w_partial(Out<REAL> partial, In<REAL> x, In<REAL> dy, int N, int H,
+                                                           int W, int C, int O, int KH, int KW, int OH, int OW, int sh,
+                                                           int sw, int top, int left, int dh, int dw) {
     __shared__ REAL scratch[256];
     const int tap = int(blockIdx.z), u = tap / KW, v = tap % KW, o = first_channel<1>(), m = O / C;
     REAL sum = 0;

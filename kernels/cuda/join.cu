@@ -20,14 +20,15 @@ __device__ void window_body(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int 
 }
 
 // Crop (all of y lies in x), embed and pad (x lies in y).
-extern "C" __global__ void window(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int OC, int H, int W, int C, int di, int dj,
-                                  int dc, REAL value, int wide) {
+extern "C" __global__ void window(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int OC, int H, int W, int C, int di,
+                                  int dj, int dc, REAL value, int wide) {
     if (wide) window_body<VECTOR>(y, x, N, OH, OW, OC, H, W, C, di, dj, dc, value);
     else window_body<1>(y, x, N, OH, OW, OC, H, W, C, di, dj, dc, value);
 }
 
 template <int V>
-__device__ void crop_concat_body(Out<REAL> y, In<REAL> x, In<REAL> skip, int N, int H, int W, int C, int HS, int WS, int CS) {
+__device__ void crop_concat_body(Out<REAL> y, In<REAL> x, In<REAL> skip, int N, int H, int W, int C, int HS, int WS,
+                                 int CS) {
     const int top = (HS - H) / 2, left = (WS - W) / 2;
     each_position<V>(N, H, W, C + CS, [=](int n, int i, int j, int c, int k) {
         const Group<V> g = c < C ? load_group<V>(x + (((n * H + i) * W + j) * C + c))
@@ -37,8 +38,8 @@ __device__ void crop_concat_body(Out<REAL> y, In<REAL> x, In<REAL> skip, int N, 
 }
 
 // y = [x, centre of skip] along channels.
-extern "C" __global__ void crop_concat(Out<REAL> y, In<REAL> x, In<REAL> skip, int N, int H, int W, int C, int HS, int WS,
-                                       int CS, int wide) {
+extern "C" __global__ void crop_concat(Out<REAL> y, In<REAL> x, In<REAL> skip, int N, int H, int W, int C, int HS,
+                                       int WS, int CS, int wide) {
     if (wide) crop_concat_body<VECTOR>(y, x, skip, N, H, W, C, HS, WS, CS);
     else crop_concat_body<1>(y, x, skip, N, H, W, C, HS, WS, CS);
 }
@@ -50,15 +51,16 @@ __device__ inline int mirrored(int i, int before, int size) {
 }
 
 template <int V>
-__device__ void pad_reflect_body(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int top, int left) {
+__device__ void pad_reflect_body(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int top,
+                                 int left) {
     each_position<V>(N, OH, OW, C, [=](int n, int i, int j, int c, int k) {
         const int h = mirrored(i, top, H), w = mirrored(j, left, W);
         store_group<V>(y + k, load_group<V>(x + (((n * H + h) * W + w) * C + c)));
     });
 }
 
-extern "C" __global__ void pad_reflect(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int top, int left,
-                                       int wide) {
+extern "C" __global__ void pad_reflect(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int top,
+                                       int left, int wide) {
     if (wide) pad_reflect_body<VECTOR>(y, x, N, OH, OW, C, H, W, top, left);
     else pad_reflect_body<1>(y, x, N, OH, OW, C, H, W, top, left);
 }
@@ -90,8 +92,8 @@ __device__ void pad_reflect_grad_body(Out<REAL> dx, In<REAL> dy, int N, int H, i
     });
 }
 
-extern "C" __global__ void pad_reflect_grad(Out<REAL> dx, In<REAL> dy, int N, int H, int W, int C, int OH, int OW, int top,
-                                            int left, int wide) {
+extern "C" __global__ void pad_reflect_grad(Out<REAL> dx, In<REAL> dy, int N, int H, int W, int C, int OH, int OW,
+                                            int top, int left, int wide) {
     if (wide) pad_reflect_grad_body<VECTOR>(dx, dy, N, H, W, C, OH, OW, top, left);
     else pad_reflect_grad_body<1>(dx, dy, N, H, W, C, OH, OW, top, left);
 }

@@ -50,7 +50,8 @@ extern "C" __global__ void softmax_grad(Out<REAL> dx, In<REAL> dy, In<REAL> y, i
         for (int k = lane; k < classes; k += lanes) dot += dy[p * classes + k] * y[p * classes + k];
         dot = lanes_sum(dot, lanes);
         if (valid)
-            for (int k = lane; k < classes; k += lanes) dx[p * classes + k] = y[p * classes + k] * (dy[p * classes + k] - dot);
+            for (int k = lane; k < classes; k += lanes)
+                dx[p * classes + k] = y[p * classes + k] * (dy[p * classes + k] - dot);
     });
 }
 
@@ -65,9 +66,9 @@ __device__ inline REAL cross_entropy(const Peak& a, In<REAL> row, int t, int cla
 }
 
 // partial (blocks, 3): sum w l, sum w, pixels counted.
-extern "C" __global__ void softmax_cross_entropy_partial(Out<double> partial, In<REAL> logits, In<int> target, In<REAL> weight_map,
-                                                         In<REAL> class_weight, int pixels, int classes, int lanes,
-                                                         int ignore_index) {
+extern "C" __global__ void softmax_cross_entropy_partial(Out<double> partial, In<REAL> logits, In<int> target,
+                                                         In<REAL> weight_map, In<REAL> class_weight, int pixels,
+                                                         int classes, int lanes, int ignore_index) {
     __shared__ double scratch[32];
     const int lane = int(threadIdx.x) % lanes;
     double sums[3] = {0, 0, 0};
@@ -85,9 +86,9 @@ extern "C" __global__ void softmax_cross_entropy_partial(Out<double> partial, In
 }
 
 // dlogits_pk = scale w_p (softmax_pk - [k = t]); 0 on ignored pixels, whatever stands there.
-extern "C" __global__ void softmax_cross_entropy_grad(Out<REAL> dlogits, In<REAL> logits, In<int> target, In<REAL> weight_map,
-                                                      In<REAL> class_weight, int pixels, int classes, int lanes,
-                                                      int ignore_index, REAL scale) {
+extern "C" __global__ void softmax_cross_entropy_grad(Out<REAL> dlogits, In<REAL> logits, In<int> target,
+                                                      In<REAL> weight_map, In<REAL> class_weight, int pixels,
+                                                      int classes, int lanes, int ignore_index, REAL scale) {
     const int lane = int(threadIdx.x) % lanes;
     each_row(pixels, lanes, [=](int p, bool valid) {
         In<REAL> row = logits + p * classes;
@@ -97,13 +98,14 @@ extern "C" __global__ void softmax_cross_entropy_grad(Out<REAL> dlogits, In<REAL
         const bool counts = t != ignore_index;
         const REAL w = counts ? scale * pixel_weight(weight_map, class_weight, p, t, classes) : REAL(0);
         for (int k = lane; k < classes; k += lanes)
-            dlogits[p * classes + k] = counts ? w * (exp(row[k] - a.top) / a.sum - (k == t ? REAL(1) : REAL(0))) : REAL(0);
+            dlogits[p * classes + k] =
+                counts ? w * (exp(row[k] - a.top) / a.sum - (k == t ? REAL(1) : REAL(0))) : REAL(0);
     });
 }
 
 // l_p, or -1 where the target is ignored.
-extern "C" __global__ void pixel_cross_entropy(Out<REAL> loss, In<REAL> logits, In<int> target, int pixels, int classes, int lanes,
-                                               int ignore_index) {
+extern "C" __global__ void pixel_cross_entropy(Out<REAL> loss, In<REAL> logits, In<int> target, int pixels, int classes,
+                                               int lanes, int ignore_index) {
     const int lane = int(threadIdx.x) % lanes;
     each_row(pixels, lanes, [=](int p, bool valid) {
         In<REAL> row = logits + p * classes;

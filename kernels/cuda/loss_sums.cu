@@ -30,8 +30,8 @@ extern "C" __global__ void sums_finish(Out<double> out, In<double> partial, int 
 }
 
 // sum w l, sum w, elements counted; l = max(x, 0) - x t + log(1 + exp(-|x|))
-extern "C" __global__ void sigmoid_cross_entropy_partial(Out<double> partial, In<REAL> logits, In<REAL> target, In<REAL> weight_map,
-                                                         int n, REAL ignore_index) {
+extern "C" __global__ void sigmoid_cross_entropy_partial(Out<double> partial, In<REAL> logits, In<REAL> target,
+                                                         In<REAL> weight_map, int n, REAL ignore_index) {
     __shared__ double scratch[32];
     double sums[3] = {0, 0, 0};
     for (int k = global_thread(); k < n; k += global_threads()) {
@@ -44,8 +44,8 @@ extern "C" __global__ void sigmoid_cross_entropy_partial(Out<double> partial, In
     store_sums(partial, sums, scratch);
 }
 
-extern "C" __global__ void sigmoid_cross_entropy_grad(Out<REAL> dlogits, In<REAL> logits, In<REAL> target, In<REAL> weight_map,
-                                                      int n, REAL ignore_index, REAL scale) {
+extern "C" __global__ void sigmoid_cross_entropy_grad(Out<REAL> dlogits, In<REAL> logits, In<REAL> target,
+                                                      In<REAL> weight_map, int n, REAL ignore_index, REAL scale) {
     for (int k = global_thread(); k < n; k += global_threads()) {
         const REAL t = target[k], w = weight_map ? weight_map[k] : REAL(1);
         dlogits[k] = t == ignore_index ? REAL(0) : scale * w * (logistic(logits[k]) - t);
@@ -53,8 +53,8 @@ extern "C" __global__ void sigmoid_cross_entropy_grad(Out<REAL> dlogits, In<REAL
 }
 
 // sum l, elements counted; z = (2 t - 1) x, l = a sigmoid(-z)^gamma log(1 + exp(-z))
-extern "C" __global__ void focal_loss_partial(Out<double> partial, In<REAL> logits, In<REAL> target, int n, REAL gamma, REAL alpha,
-                                              REAL ignore_index) {
+extern "C" __global__ void focal_loss_partial(Out<double> partial, In<REAL> logits, In<REAL> target, int n, REAL gamma,
+                                              REAL alpha, REAL ignore_index) {
     __shared__ double scratch[32];
     double sums[2] = {0, 0};
     for (int k = global_thread(); k < n; k += global_threads()) {
@@ -66,12 +66,13 @@ extern "C" __global__ void focal_loss_partial(Out<double> partial, In<REAL> logi
     store_sums(partial, sums, scratch);
 }
 
-extern "C" __global__ void focal_loss_grad(Out<REAL> dlogits, In<REAL> logits, In<REAL> target, int n, REAL gamma, REAL alpha,
-                                           REAL ignore_index, REAL scale) {
+extern "C" __global__ void focal_loss_grad(Out<REAL> dlogits, In<REAL> logits, In<REAL> target, int n, REAL gamma,
+                                           REAL alpha, REAL ignore_index, REAL scale) {
     for (int k = global_thread(); k < n; k += global_threads()) {
         const REAL t = target[k], side = 2 * t - 1, z = side * logits[k], a = t * alpha + (1 - t) * (1 - alpha);
         const REAL q = logistic(-z);
-        dlogits[k] = t == ignore_index ? REAL(0) : -scale * side * a * pow(q, gamma) * (gamma * logistic(z) * softplus(-z) + q);
+        dlogits[k] =
+            t == ignore_index ? REAL(0) : -scale * side * a * pow(q, gamma) * (gamma * logistic(z) * softplus(-z) + q);
     }
 }
 
@@ -103,7 +104,8 @@ extern "C" __global__ void distance_partial(Out<double> partial, In<REAL> x, In<
     store_sums(partial, sums, scratch);
 }
 
-extern "C" __global__ void distance_grad(Out<REAL> dx, In<REAL> x, In<REAL> target, int n, int vectors, int kind, REAL scale) {
+extern "C" __global__ void distance_grad(Out<REAL> dx, In<REAL> x, In<REAL> target, int n, int vectors, int kind,
+                                         REAL scale) {
     map(dx, x, target, n, vectors, [=](int, REAL a, REAL t) {
         const REAL d = a - t, sign = d > 0 ? REAL(1) : d < 0 ? REAL(-1) : REAL(0);
         return scale * (kind == 0 ? 2 * d : kind == 1 ? sign : abs(d) < 1 ? d : sign);

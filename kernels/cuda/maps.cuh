@@ -33,7 +33,9 @@ __device__ inline void store_ints(Out<int> p, const int (&a)[V]) {
     if constexpr (V == 1) {
         *p = a[0];
     } else {
-        struct alignas(4 * V) Ints { int e[V]; } v;
+        struct alignas(4 * V) Ints {
+            int e[V];
+        } v;
 #pragma unroll
         for (int e = 0; e < V; e++) v.e[e] = a[e];
 #ifdef __CUDACC__

@@ -12,7 +12,8 @@
 constexpr int TILE = 32, OWN = 4, STEP = TILE / OWN;
 
 // tile[i][j] = matrix[r0 + i, c0 + j], zeros outside of rows x columns; transposed: the memory holds (columns, rows).
-__device__ void load_tile(REAL (&tile)[TILE][TILE + 1], In<REAL> matrix, int rows, int columns, int r0, int c0, int transposed) {
+__device__ void load_tile(REAL (&tile)[TILE][TILE + 1], In<REAL> matrix, int rows, int columns, int r0, int c0,
+                          int transposed) {
     const int x = int(threadIdx.x);
     for (int y = int(threadIdx.y); y < TILE; y += STEP) {
         const int r = r0 + (transposed ? x : y), c = c0 + (transposed ? y : x);
@@ -22,8 +23,8 @@ __device__ void load_tile(REAL (&tile)[TILE][TILE + 1], In<REAL> matrix, int row
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) matmul(Out<REAL> y, In<REAL> a, In<REAL> b, int M, int K, int P, int transpose_a,
-                                                         int transpose_b) {
+extern "C" __global__ void __launch_bounds__(256)
+    matmul(Out<REAL> y, In<REAL> a, In<REAL> b, int M, int K, int P, int transpose_a, int transpose_b) {
     __shared__ REAL left[TILE][TILE + 1], right[TILE][TILE + 1];  // a column more: transposed stores meet 32 banks
     const int n = int(blockIdx.z), m0 = int(blockIdx.y) * TILE, p0 = int(blockIdx.x) * TILE;
     const int column = int(threadIdx.x), row = int(threadIdx.y);

@@ -1,6 +1,6 @@
 // Batch normalisation: statistics, the normalised map, its gradient. (Ioffe & Szegedy 2015.)
 //
-// Math     y = act(gamma (x - mean) / s + beta), s = sqrt(var + eps); dbeta = sum dy, dgamma = sum dy z, z = (x - mean) / s,
+// Math     y = act(gamma z + beta), z = (x - mean) / s, s = sqrt(var + eps); dbeta = sum dy, dgamma = sum dy z,
 //          dx = gamma / s (dy - [training] (mean(dy) + z mean(dy z)))
 // Layout   x, dy (pixels, channels), channels contiguous; the rest (channels)
 // Threads  pixels.cuh: a thread keeps its channels' numbers in registers and walks over pixels
@@ -42,7 +42,8 @@ __device__ Moments<T> column_merge(Moments<T> a, Moments<T>* scratch) {
 
 template <int V>
 __device__ void moments_body(Out<REAL> partial, In<REAL> x, int pixels, int channels, Moments<REAL>* scratch) {
-    const int c = first_channel<V>(), first = int(blockIdx.y * blockDim.y + threadIdx.y), step = int(gridDim.y * blockDim.y);
+    const int c = first_channel<V>(), first = int(blockIdx.y * blockDim.y + threadIdx.y),
+              step = int(gridDim.y * blockDim.y);
     Moments<REAL> all[V] = {};
     if (c < channels)
         for (int p = first; p < pixels; p += UNROLL * step) {
@@ -84,7 +85,8 @@ extern "C" __global__ void channel_moments_partial(Out<REAL> partial, In<REAL> x
     else moments_body<1>(partial, x, pixels, channels, scratch);
 }
 
-extern "C" __global__ void channel_moments_finish(Out<REAL> mean, Out<REAL> var, In<REAL> partial, int parts, int channels) {
+extern "C" __global__ void channel_moments_finish(Out<REAL> mean, Out<REAL> var, In<REAL> partial, int parts,
+                                                  int channels) {
     __shared__ Moments<double> scratch[256];
     const int c = first_channel<1>();
     Moments<double> all = {};
@@ -101,8 +103,8 @@ extern "C" __global__ void channel_moments_finish(Out<REAL> mean, Out<REAL> var,
 }
 
 template <int V>
-__device__ void normalise_body(Out<REAL> y, In<REAL> x, In<REAL> mean, In<REAL> var, In<REAL> gamma, In<REAL> beta, int pixels,
-                               int channels, REAL eps, int activation) {
+__device__ void normalise_body(Out<REAL> y, In<REAL> x, In<REAL> mean, In<REAL> var, In<REAL> gamma, In<REAL> beta,
+                               int pixels, int channels, REAL eps, int activation) {
     const int c = first_channel<V>();
     if (c >= channels) return;
     REAL factor[V], centre[V], shift[V];
@@ -119,8 +121,8 @@ __device__ void normalise_body(Out<REAL> y, In<REAL> x, In<REAL> mean, In<REAL> 
     });
 }
 
-extern "C" __global__ void batch_norm(Out<REAL> y, In<REAL> x, In<REAL> mean, In<REAL> var, In<REAL> gamma, In<REAL> beta,
-                                      int pixels, int channels, REAL eps, int activation, int wide) {
+extern "C" __global__ void batch_norm(Out<REAL> y, In<REAL> x, In<REAL> mean, In<REAL> var, In<REAL> gamma,
+                                      In<REAL> beta, int pixels, int channels, REAL eps, int activation, int wide) {
     if (wide) normalise_body<VECTOR>(y, x, mean, var, gamma, beta, pixels, channels, eps, activation);
     else normalise_body<1>(y, x, mean, var, gamma, beta, pixels, channels, eps, activation);
 }
@@ -156,16 +158,16 @@ __device__ void grad_partial_body(Out<REAL> partial, In<REAL> dy, In<REAL> x, In
     }
 }
 
-extern "C" __global__ void batch_norm_grad_partial(Out<REAL> partial, In<REAL> dy, In<REAL> x, In<REAL> mean, In<REAL> var,
-                                                   int pixels, int channels, REAL eps, int wide) {
+extern "C" __global__ void batch_norm_grad_partial(Out<REAL> partial, In<REAL> dy, In<REAL> x, In<REAL> mean,
+                                                   In<REAL> var, int pixels, int channels, REAL eps, int wide) {
     __shared__ REAL scratch[256];
     if (wide) grad_partial_body<VECTOR>(partial, dy, x, mean, var, pixels, channels, eps, scratch);
     else grad_partial_body<1>(partial, dy, x, mean, var, pixels, channels, eps, scratch);
 }
 
 template <int V>
-__device__ void grad_body(Out<REAL> dx, In<REAL> dy, In<REAL> x, In<REAL> mean, In<REAL> var, In<REAL> gamma, In<REAL> dgamma,
-                          In<REAL> dbeta, int pixels, int channels, REAL eps, REAL moving) {
+__device__ void grad_body(Out<REAL> dx, In<REAL> dy, In<REAL> x, In<REAL> mean, In<REAL> var, In<REAL> gamma,
+                          In<REAL> dgamma, In<REAL> dbeta, int pixels, int channels, REAL eps, REAL moving) {
     const int c = first_channel<V>();
     if (c >= channels) return;
     REAL factor[V], centre[V], each[V], flat[V], slope[V];
@@ -186,9 +188,9 @@ __device__ void grad_body(Out<REAL> dx, In<REAL> dy, In<REAL> x, In<REAL> mean, 
 }
 
 // moving: 1 / pixels where mean and var move with x (training), else 0.
-extern "C" __global__ void batch_norm_grad(Out<REAL> dx, In<REAL> dy, In<REAL> x, In<REAL> mean, In<REAL> var, In<REAL> gamma,
-                                           In<REAL> dgamma, In<REAL> dbeta, int pixels, int channels, REAL eps, REAL moving,
-                                           int wide) {
+extern "C" __global__ void batch_norm_grad(Out<REAL> dx, In<REAL> dy, In<REAL> x, In<REAL> mean, In<REAL> var,
+                                           In<REAL> gamma, In<REAL> dgamma, In<REAL> dbeta, int pixels, int channels,
+                                           REAL eps, REAL moving, int wide) {
     if (wide) grad_body<VECTOR>(dx, dy, x, mean, var, gamma, dgamma, dbeta, pixels, channels, eps, moving);
     else grad_body<1>(dx, dy, x, mean, var, gamma, dgamma, dbeta, pixels, channels, eps, moving);
 }

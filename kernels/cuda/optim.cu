@@ -38,10 +38,11 @@ __device__ void update(InOut<REAL> (&out)[OUTPUTS], InOut<REAL> (&in)[INPUTS], i
     }
 }
 
-extern "C" __global__ void sgd(InOut<REAL> p_out, InOut<REAL> velocity_out, InOut<REAL> p, InOut<REAL> velocity, InOut<REAL> g,
-                               int n, int vectors, REAL lr, REAL momentum, REAL weight_decay, int nesterov) {
+extern "C" __global__ void sgd(InOut<REAL> p_out, InOut<REAL> velocity_out, InOut<REAL> p, InOut<REAL> velocity,
+                               InOut<REAL> g, int n, int vectors, REAL lr, REAL momentum, REAL weight_decay,
+                               int nesterov) {
     InOut<REAL> out[] = {p_out, velocity_out}, in[] = {p, velocity, g};
-    update(out, in, n, vectors, [=](REAL (&a)[3]) {
+    update(out, in, n, vectors, [=](REAL(&a)[3]) {
         const REAL h = a[2] + weight_decay * a[0];
         a[1] = momentum * a[1] + h;
         a[0] -= lr * (nesterov ? h + momentum * a[1] : a[1]);
@@ -50,10 +51,10 @@ extern "C" __global__ void sgd(InOut<REAL> p_out, InOut<REAL> velocity_out, InOu
 
 // correct1, correct2: 1 / (1 - beta^step), by the launcher in double.
 extern "C" __global__ void adam(InOut<REAL> p_out, InOut<REAL> m_out, InOut<REAL> v_out, InOut<REAL> p, InOut<REAL> m,
-                                InOut<REAL> v, InOut<REAL> g, int n, int vectors, REAL lr, REAL beta1, REAL beta2, REAL rest1,
-                                REAL rest2, REAL eps, REAL weight_decay, REAL correct1, REAL correct2) {
+                                InOut<REAL> v, InOut<REAL> g, int n, int vectors, REAL lr, REAL beta1, REAL beta2,
+                                REAL rest1, REAL rest2, REAL eps, REAL weight_decay, REAL correct1, REAL correct2) {
     InOut<REAL> out[] = {p_out, m_out, v_out}, in[] = {p, m, v, g};
-    update(out, in, n, vectors, [=](REAL (&a)[4]) {
+    update(out, in, n, vectors, [=](REAL(&a)[4]) {
         const REAL h = a[3] + weight_decay * a[0];
         a[1] = beta1 * a[1] + rest1 * h;  // rest1 = 1 - beta1, exact before it is rounded
         a[2] = beta2 * a[2] + rest2 * h * h;

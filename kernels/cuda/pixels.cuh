@@ -41,7 +41,9 @@ __device__ inline void store_group(Out<REAL> p, const Group<V>& g) {
 
 // The thread's first channel, and whether it has one.
 template <int V>
-__device__ inline int first_channel() { return int(blockIdx.x * blockDim.x + threadIdx.x) * V; }
+__device__ inline int first_channel() {
+    return int(blockIdx.x * blockDim.x + threadIdx.x) * V;
+}
 
 // f(k, group) for the thread's pixels, k = p channels + c the group's place in the array. UNROLL loads are on their way
 // before the first is used.

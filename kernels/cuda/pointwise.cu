@@ -2,8 +2,8 @@
 //
 // Math     y[k] = f(x[k]) or f(a[k], b[k]); the formulas stand in minunet/contract/pointwise.py
 // Layout   any shape, contiguous: n elements; prelu: (pixels, channels), slope (channels); gate: maps
-// Threads  flat: thread t takes the groups of 16 bytes t, t + T, t + 2T ..., T = threads of the grid; prelu: pixels.cuh;
-//          gate: maps.cuh
+// Threads  flat: thread t takes the groups of 16 bytes t, t + T, t + 2T ..., T = threads of the grid; prelu:
+//          pixels.cuh; gate: maps.cuh
 // Memory   each array once: n sizeof(REAL) bytes for each input and output; registers for 4 groups of each input
 // Limit    DRAM bandwidth: at most 20 operations for 8 bytes
 // Step     four 16-byte loads are issued before the first is used (vector.cuh)
@@ -117,8 +117,8 @@ __device__ void prelu_grad_body(Out<REAL> dx, Out<REAL> partial, In<REAL> dy, In
     }
 }
 
-extern "C" __global__ void prelu_grad(Out<REAL> dx, Out<REAL> partial, In<REAL> dy, In<REAL> x, In<REAL> slope, int pixels,
-                                      int channels, int wide) {
+extern "C" __global__ void prelu_grad(Out<REAL> dx, Out<REAL> partial, In<REAL> dy, In<REAL> x, In<REAL> slope,
+                                      int pixels, int channels, int wide) {
     __shared__ REAL scratch[256];
     if (wide) prelu_grad_body<VECTOR>(dx, partial, dy, x, slope, pixels, channels, scratch);
     else prelu_grad_body<1>(dx, partial, dy, x, slope, pixels, channels, scratch);

@@ -10,8 +10,8 @@
 #include "maps.cuh"
 
 template <int V>
-__device__ void max_pool_body(Out<REAL> y, Out<int> indices, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int KH,
-                              int KW, int sh, int sw, int ph, int pw) {
+__device__ void max_pool_body(Out<REAL> y, Out<int> indices, In<REAL> x, int N, int OH, int OW, int C, int H, int W,
+                              int KH, int KW, int sh, int sw, int ph, int pw) {
     each_position<V>(N, OH, OW, C, [=](int n, int i, int j, int c, int k) {
         const int h0 = i * sh - ph, w0 = j * sw - pw;
         Group<V> best = filled<V>(0);
@@ -36,15 +36,15 @@ __device__ void max_pool_body(Out<REAL> y, Out<int> indices, In<REAL> x, int N, 
     });
 }
 
-extern "C" __global__ void max_pool2d(Out<REAL> y, Out<int> indices, In<REAL> x, int N, int OH, int OW, int C, int H, int W,
-                                      int KH, int KW, int sh, int sw, int ph, int pw, int wide) {
+extern "C" __global__ void max_pool2d(Out<REAL> y, Out<int> indices, In<REAL> x, int N, int OH, int OW, int C, int H,
+                                      int W, int KH, int KW, int sh, int sw, int ph, int pw, int wide) {
     if (wide) max_pool_body<VECTOR>(y, indices, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw);
     else max_pool_body<1>(y, indices, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw);
 }
 
 template <int V>
-__device__ void avg_pool_body(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int KH, int KW, int sh,
-                              int sw, int ph, int pw) {
+__device__ void avg_pool_body(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int KH, int KW,
+                              int sh, int sw, int ph, int pw) {
     const REAL factor = REAL(1) / REAL(KH * KW);
     each_position<V>(N, OH, OW, C, [=](int n, int i, int j, int c, int k) {
         const int h0 = i * sh - ph, w0 = j * sw - pw;
@@ -61,19 +61,23 @@ __device__ void avg_pool_body(Out<REAL> y, In<REAL> x, int N, int OH, int OW, in
     });
 }
 
-extern "C" __global__ void avg_pool2d(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int KH, int KW,
-                                      int sh, int sw, int ph, int pw, int wide) {
+extern "C" __global__ void avg_pool2d(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int KH,
+                                      int KW, int sh, int sw, int ph, int pw, int wide) {
     if (wide) avg_pool_body<VECTOR>(y, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw);
     else avg_pool_body<1>(y, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw);
 }
 
 // The windows that hold h: i sh - ph <= h < i sh - ph + KH.
-__device__ inline int first_window(int h, int kernel, int stride, int pad) { return max(0, ceil_div(max(0, h + pad - kernel + 1), stride)); }
-__device__ inline int last_window(int h, int stride, int pad, int windows) { return min(windows - 1, (h + pad) / stride); }
+__device__ inline int first_window(int h, int kernel, int stride, int pad) {
+    return max(0, ceil_div(max(0, h + pad - kernel + 1), stride));
+}
+__device__ inline int last_window(int h, int stride, int pad, int windows) {
+    return min(windows - 1, (h + pad) / stride);
+}
 
 template <int V>
-__device__ void avg_pool_grad_body(Out<REAL> dx, In<REAL> dy, int N, int H, int W, int C, int OH, int OW, int KH, int KW, int sh,
-                                   int sw, int ph, int pw) {
+__device__ void avg_pool_grad_body(Out<REAL> dx, In<REAL> dy, int N, int H, int W, int C, int OH, int OW, int KH,
+                                   int KW, int sh, int sw, int ph, int pw) {
     const REAL factor = REAL(1) / REAL(KH * KW);
     each_position<V>(N, H, W, C, [=](int n, int h, int w, int c, int k) {
         Group<V> sum = filled<V>(0);
@@ -89,8 +93,8 @@ __device__ void avg_pool_grad_body(Out<REAL> dx, In<REAL> dy, int N, int H, int 
     });
 }
 
-extern "C" __global__ void avg_pool2d_grad(Out<REAL> dx, In<REAL> dy, int N, int H, int W, int C, int OH, int OW, int KH, int KW,
-                                           int sh, int sw, int ph, int pw, int wide) {
+extern "C" __global__ void avg_pool2d_grad(Out<REAL> dx, In<REAL> dy, int N, int H, int W, int C, int OH, int OW,
+                                           int KH, int KW, int sh, int sw, int ph, int pw, int wide) {
     if (wide) avg_pool_grad_body<VECTOR>(dx, dy, N, H, W, C, OH, OW, KH, KW, sh, sw, ph, pw);
     else avg_pool_grad_body<1>(dx, dy, N, H, W, C, OH, OW, KH, KW, sh, sw, ph, pw);
 }
@@ -99,7 +103,8 @@ extern "C" __global__ void avg_pool2d_grad(Out<REAL> dx, In<REAL> dy, int N, int
 // fetched sector is used.
 extern "C" __global__ void gather_by_index(Out<REAL> out, In<REAL> plane, In<int> indices, int N, int OH, int OW, int C,
                                            int pixels) {
-    each_position<1>(N, OH, OW, C, [=](int n, int, int, int c, int k) { out[k] = plane[(n * pixels + indices[k]) * C + c]; });
+    each_position<1>(N, OH, OW, C,
+                     [=](int n, int, int, int c, int k) { out[k] = plane[(n * pixels + indices[k]) * C + c]; });
 }
 
 // dx[n,i,j,c] = factor dy[n,0,0,c].
@@ -113,7 +118,8 @@ __device__ void spread_body(Out<REAL> dx, In<REAL> dy, int N, int H, int W, int 
     });
 }
 
-extern "C" __global__ void global_avg_pool_grad(Out<REAL> dx, In<REAL> dy, int N, int H, int W, int C, REAL factor, int wide) {
+extern "C" __global__ void global_avg_pool_grad(Out<REAL> dx, In<REAL> dy, int N, int H, int W, int C, REAL factor,
+                                                int wide) {
     if (wide) spread_body<VECTOR>(dx, dy, N, H, W, C, factor);
     else spread_body<1>(dx, dy, N, H, W, C, factor);
 }

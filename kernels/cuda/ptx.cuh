@@ -15,7 +15,8 @@ __device__ inline void copy_async_16(void* to, In<T> from, bool valid) {
 #if !defined(__CUDACC__)
     host::copy_async(to, valid ? from.aligned(16 / int(sizeof(T)), 16) : nullptr, 16);
 #elif __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(valid ? 16 : 0)
                  : "memory");
 #else
     *static_cast<uint4*>(to) = valid ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
@@ -114,10 +115,14 @@ __device__ inline void load_matrix_x4(unsigned (&r)[4], const void* row) {
     const unsigned p = shared_address(row);
     if constexpr (TRANSPOSED)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(p) : "memory");
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(p)
+                     : "memory");
     else
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(p) : "memory");
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(p)
+                     : "memory");
 #endif
 }
 
@@ -129,10 +134,14 @@ __device__ inline void load_matrix_x2(unsigned (&r)[2], const void* row) {
     const unsigned p = shared_address(row);
     if constexpr (TRANSPOSED)
         asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                     : "=r"(r[0]), "=r"(r[1]) : "r"(p) : "memory");
+                     : "=r"(r[0]), "=r"(r[1])
+                     : "r"(p)
+                     : "memory");
     else
         asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                     : "=r"(r[0]), "=r"(r[1]) : "r"(p) : "memory");
+                     : "=r"(r[0]), "=r"(r[1])
+                     : "r"(p)
+                     : "memory");
 #endif
 }
 
@@ -143,9 +152,10 @@ __device__ inline void load_matrix_x2(unsigned (&r)[2], const void* row) {
 //          b[0..1] (2t.., g) (2t+8.., g)                            of 16 x 8 (k, n)
 #if !defined(__CUDACC__) || __CUDA_ARCH__ >= 800
 #ifdef __CUDACC__
-#define MMA(shape_and_types)                                                                                       \
-    asm volatile("mma.sync.aligned." shape_and_types " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                  \
+#define MMA(shape_and_types)                                                        \
+    asm volatile("mma.sync.aligned." shape_and_types                                \
+                 " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                   \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 #endif
 

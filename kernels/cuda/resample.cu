@@ -24,7 +24,8 @@ __device__ void nearest_body(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int
     });
 }
 
-extern "C" __global__ void upsample_nearest(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int wide) {
+extern "C" __global__ void upsample_nearest(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W,
+                                            int wide) {
     if (wide) nearest_body<VECTOR>(y, x, N, OH, OW, C, H, W);
     else nearest_body<1>(y, x, N, OH, OW, C, H, W);
 }
@@ -54,13 +55,16 @@ struct Source {  // src = low + part, the neighbours low and high
 
 // src(i) = top / bottom, both integers: i (H-1) / (OH-1), or ((2 i + 1) H - OH) / (2 OH).
 __device__ inline Source source(int i, int out, int size, int corners) {
-    const int top = corners ? i * (size - 1) : max((2 * i + 1) * size - out, 0), bottom = corners ? max(out - 1, 1) : 2 * out;
+    const int top = corners ? i * (size - 1) : max((2 * i + 1) * size - out, 0),
+              bottom = corners ? max(out - 1, 1) : 2 * out;
     const int low = top / bottom;
     return {low, min(low + 1, size - 1), REAL(top - low * bottom) / REAL(bottom)};
 }
 
 // The share of input h in output i.
-__device__ inline REAL weight(const Source& s, int h) { return (s.low == h ? 1 - s.part : REAL(0)) + (s.high == h ? s.part : REAL(0)); }
+__device__ inline REAL weight(const Source& s, int h) {
+    return (s.low == h ? 1 - s.part : REAL(0)) + (s.high == h ? s.part : REAL(0));
+}
 
 // The first output whose low neighbour is at least h; low never falls as i grows.
 __device__ inline int first_output(int h, int out, int size, int corners) {
@@ -87,8 +91,8 @@ __device__ void bilinear_body(Out<REAL> y, In<REAL> x, int N, int OH, int OW, in
     });
 }
 
-extern "C" __global__ void upsample_bilinear(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int corners,
-                                             int wide) {
+extern "C" __global__ void upsample_bilinear(Out<REAL> y, In<REAL> x, int N, int OH, int OW, int C, int H, int W,
+                                             int corners, int wide) {
     if (wide) bilinear_body<VECTOR>(y, x, N, OH, OW, C, H, W, corners);
     else bilinear_body<1>(y, x, N, OH, OW, C, H, W, corners);
 }

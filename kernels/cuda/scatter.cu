@@ -59,8 +59,9 @@ __device__ inline bool meets(In<int> bounds, int h, int w) {
     return bounds[0] < h + ROWS && bounds[1] >= h && bounds[2] < w + COLUMNS && bounds[3] >= w;
 }
 
-extern "C" __global__ void __launch_bounds__(256) scatter_by_index(Out<REAL> out, In<REAL> values, In<int> indices,
-                                                                  In<int> bounds, int H, int W, int C, int OH, int OW) {
+extern "C" __global__ void __launch_bounds__(256)
+    scatter_by_index(Out<REAL> out, In<REAL> values, In<int> indices, In<int> bounds, int H, int W, int C, int OH,
+                     int OW) {
     __shared__ REAL sum[ROWS][COLUMNS][LANES];
     __shared__ unsigned near_rows[GROUPS];
     const int lane = int(threadIdx.x), group = int(threadIdx.y), thread = group * LANES + lane;
@@ -86,7 +87,8 @@ extern "C" __global__ void __launch_bounds__(256) scatter_by_index(Out<REAL> out
                     for (int j = s * SEGMENT; j < min((s + 1) * SEGMENT, OW); j++) {
                         const int k = (row * OW + j) * C + c, index = indices[k];
                         const int h = index / W, r = h - h0, w = index - h * W - w0 - group * OWN;
-                        if (index >= 0 && r >= 0 && r < ROWS && w >= 0 && w < OWN) sum[r][group * OWN + w][lane] += values[k];
+                        if (index >= 0 && r >= 0 && r < ROWS && w >= 0 && w < OWN)
+                            sum[r][group * OWN + w][lane] += values[k];
                     }
                 }
             }

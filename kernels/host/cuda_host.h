@@ -9,7 +9,7 @@
 //   a write behind the dynamic shared memory that was asked for
 // What it cannot show: time, bank conflicts, and races between threads that no barrier separates in either order.
 //
-// memory.h: arrays and shared memory; warp.h: shuffles, votes, atomics; ptx.h: cp.async, ldmatrix, mma; run.h: launches.
+// memory.h: arrays and shared memory; warp.h: shuffles, votes, atomics; ptx.h: cp.async, ldmatrix, mma; run.h: launches
 #pragma once
 #include <cmath>
 #include <cstdarg>
@@ -40,13 +40,33 @@ static dim3 blockDim, gridDim;
 using std::abs, std::ceil, std::exp, std::expm1, std::floor, std::fma, std::isfinite, std::isinf, std::isnan, std::log,
     std::log1p, std::pow, std::sqrt, std::tanh;
 template <class T>
-static inline T max(T a, T b) { return a < b ? b : a; }
+static inline T max(T a, T b) {
+    return a < b ? b : a;
+}
 template <class T>
-static inline T min(T a, T b) { return b < a ? b : a; }
-static inline float __int_as_float(int bits) { float x; memcpy(&x, &bits, 4); return x; }
-static inline int __float_as_int(float x) { int bits; memcpy(&bits, &x, 4); return bits; }
-static inline float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
-static inline unsigned __float_as_uint(float x) { unsigned bits; memcpy(&bits, &x, 4); return bits; }
+static inline T min(T a, T b) {
+    return b < a ? b : a;
+}
+static inline float __int_as_float(int bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+static inline int __float_as_int(float x) {
+    int bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+static inline float __uint_as_float(unsigned bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+static inline unsigned __float_as_uint(float x) {
+    unsigned bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
 
 namespace host {
 
@@ -63,10 +83,9 @@ struct Thread {
     Fiber* fiber;
     State state;
     uint3 index;
-    int line;       // of the barrier or warp operation where it waits
-    unsigned mask;  // of that warp operation
-    int turn;       // which of its two slots the last warp operation used
-    alignas(16) char slot[2][SLOT];
+    int line;                                     // of the barrier or warp operation where it waits
+    unsigned mask;                                // of that warp operation
+    alignas(16) char offered[SLOT], given[SLOT];  // its value for that operation, before and after all have arrived
     int copies, group;
     Copy copy[MOST_COPIES];
 };

@@ -1,13 +1,27 @@
 // Global arrays that know their length, 16-byte vectors, shared memory.
 #pragma once
 
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) double2 { double x, y; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(8) int2 { int x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) double2 {
+    double x, y;
+};
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
+struct alignas(8) int2 {
+    int x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline double2 make_double2(double x, double y) { return {x, y}; }
@@ -67,7 +81,10 @@ struct Pointer {
     T& operator*() const { return *at(0); }
     Pointer operator+(long long i) const { return {base, length, offset + i, name}; }
     Pointer operator-(long long i) const { return {base, length, offset - i, name}; }
-    Pointer& operator+=(long long i) { offset += i; return *this; }
+    Pointer& operator+=(long long i) {
+        offset += i;
+        return *this;
+    }
     explicit operator bool() const { return base != nullptr; }
     operator Pointer<const T>() const { return {base, length, offset, name}; }
 };
@@ -85,8 +102,12 @@ template <class T>
 using InOut = host::Pointer<T>;
 
 template <class T>
-static inline T __ldg(host::Pointer<const T> p) { return *p; }
+static inline T __ldg(host::Pointer<const T> p) {
+    return *p;
+}
 template <class T>
-static inline T __ldg(const T* p) { return *p; }
+static inline T __ldg(const T* p) {
+    return *p;
+}
 
 #define DYNAMIC_SHARED(T, name) T* name = reinterpret_cast<T*>(::host::dynamic_shared)

@@ -3,6 +3,8 @@
 
 namespace host {
 
+constexpr unsigned ALL = 0xFFFFFFFFu;  // lanes
+
 // --- cp.async: the copy happens when its group is waited for; until then the destination holds NaN.
 
 static void copy_async(void* to, const void* from, int bytes) {
@@ -62,12 +64,13 @@ static inline float tf32_value(unsigned bits) { return __uint_as_float(bits & 0x
 template <int MATRICES, bool TRANSPOSED>
 static void load_matrices(unsigned* r, const void* row) {
     if (lane() < 8 * MATRICES) require_shared(row, 16, "ldmatrix");
-    const int turn = exchange(&row, sizeof row, 0xFFFFFFFFu, -1), g = lane() / 4, t = lane() % 4;
+    exchange(&row, sizeof row, ALL, -1);
+    const int g = lane() / 4, t = lane() % 4;
     for (int m = 0; m < MATRICES; m++) {
         unsigned short pair[2];
         for (int k = 0; k < 2; k++) {
             const int i = TRANSPOSED ? 2 * t + k : g, j = TRANSPOSED ? g : 2 * t + k;
-            memcpy(pair + k, given<const char*>(8 * m + i, turn, 0xFFFFFFFFu) + 2 * j, 2);
+            memcpy(pair + k, given<const char*>(8 * m + i, ALL) + 2 * j, 2);
         }
         r[m] = pair[0] | unsigned(pair[1]) << 16;
     }
@@ -79,19 +82,20 @@ struct Fragments {
     unsigned a[4], b[2];
 };
 
-template <class F>  // product(i, j, fragments of all lanes) -> sum over k of a[i][k] b[k][j]
+template <class F>  // product(i, j) -> sum over k of a[i][k] b[k][j]
 static void multiply(float* d, const unsigned* a, const unsigned* b, F product) {
     Fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-    const int turn = exchange(&mine, sizeof mine, 0xFFFFFFFFu, -2), g = lane() / 4, t = lane() % 4;
-    for (int k = 0; k < 4; k++) d[k] += float(product(g + k / 2 * 8, 2 * t + k % 2, turn));
+    exchange(&mine, sizeof mine, ALL, -2);
+    const int g = lane() / 4, t = lane() % 4;
+    for (int k = 0; k < 4; k++) d[k] += float(product(g + k / 2 * 8, 2 * t + k % 2));
 }
 
 static void mma_tf32(float* d, const unsigned* a, const unsigned* b) {  // a 16 x 8, b 8 x 8
-    multiply(d, a, b, [](int i, int j, int turn) {
+    multiply(d, a, b, [](int i, int j) {
         double sum = 0;
         for (int k = 0; k < 8; k++) {  // a[i][k]: lane 4 (i % 8) + k % 4; register i / 8 + 2 (k / 4)
-            const Fragments fa = given<Fragments>(i % 8 * 4 + k % 4, turn, 0xFFFFFFFFu);
-            const Fragments fb = given<Fragments>(j * 4 + k % 4, turn, 0xFFFFFFFFu);
+            const Fragments fa = given<Fragments>(i % 8 * 4 + k % 4, ALL);
+            const Fragments fb = given<Fragments>(j * 4 + k % 4, ALL);
             sum += double(tf32_value(fa.a[i / 8 + k / 4 * 2])) * tf32_value(fb.b[k / 4]);
         }
         return sum;
@@ -100,11 +104,11 @@ static void mma_tf32(float* d, const unsigned* a, const unsigned* b) {  // a 16 
 
 template <float (*VALUE)(unsigned short)>
 static void mma_16(float* d, const unsigned* a, const unsigned* b) {  // a 16 x 16, b 16 x 8
-    multiply(d, a, b, [](int i, int j, int turn) {
+    multiply(d, a, b, [](int i, int j) {
         double sum = 0;
         for (int k = 0; k < 16; k++) {  // a[i][k]: lane 4 (i % 8) + k % 8 / 2; register i / 8 + 2 (k / 8), half k % 2
-            const Fragments fa = given<Fragments>(i % 8 * 4 + k % 8 / 2, turn, 0xFFFFFFFFu);
-            const Fragments fb = given<Fragments>(j * 4 + k % 8 / 2, turn, 0xFFFFFFFFu);
+            const Fragments fa = given<Fragments>(i % 8 * 4 + k % 8 / 2, ALL);
+            const Fragments fb = given<Fragments>(j * 4 + k % 8 / 2, ALL);
             const int shift = k % 2 * 16;
             sum += double(VALUE(static_cast<unsigned short>(fa.a[i / 8 + k / 8 * 2] >> shift))) *
                    VALUE(static_cast<unsigned short>(fb.b[k / 8] >> shift));

@@ -95,10 +95,14 @@ static bool release_warps() {
             const unsigned mask = warp[k].mask;
             bool all = true;
             for (int l = 0; l < lanes; l++)
-                if (mask >> l & 1) all = all && warp[l].state == IN_WARP && warp[l].mask == mask && warp[l].line == warp[k].line;
+                if (mask >> l & 1)
+                    all = all && warp[l].state == IN_WARP && warp[l].mask == mask && warp[l].line == warp[k].line;
             if (!all) continue;
             for (int l = 0; l < lanes; l++)
-                if (mask >> l & 1) warp[l].state = READY;
+                if (mask >> l & 1) {
+                    warp[l].state = READY;
+                    memcpy(warp[l].given, warp[l].offered, SLOT);
+                }
             any = true;
         }
     }
@@ -117,9 +121,10 @@ static void report_divergence() {
     char where[64];
     if (!other || other->state == DONE) snprintf(where, sizeof where, "has left the kernel");
     else snprintf(where, sizeof where, "waits in line %d", other->line);
-    snprintf(message, sizeof message,
-             "%s: divergence in block (%u, %u, %u): thread (%u, %u, %u) waits at %s in line %d, and thread (%u, %u, %u) %s",
-             kernel_name, blockIdx.x, blockIdx.y, blockIdx.z, a.x, a.y, a.z, what, waits->line, b.x, b.y, b.z, where);
+    snprintf(
+        message, sizeof message,
+        "%s: divergence in block (%u, %u, %u): thread (%u, %u, %u) waits at %s in line %d, and thread (%u, %u, %u) %s",
+        kernel_name, blockIdx.x, blockIdx.y, blockIdx.z, a.x, a.y, a.z, what, waits->line, b.x, b.y, b.z, where);
     failed = true;
 }
 
@@ -129,7 +134,7 @@ static void run_block(bool descending) {
         Thread& t = threads[k];
         t.fiber = nullptr;
         t.state = READY;
-        t.line = t.turn = t.copies = t.group = 0;
+        t.line = t.copies = t.group = 0;
         t.mask = 0;
         t.index = {k % blockDim.x, k / blockDim.x % blockDim.y, k / (blockDim.x * blockDim.y)};
     }
@@ -145,8 +150,7 @@ static void run_block(bool descending) {
         if (done == n_threads) break;
         if (at_barrier == n_threads)
             for (int k = 0; k < n_threads; k++) threads[k].state = READY;
-        else if (!release_warps())
-            return report_divergence();
+        else if (!release_warps()) return report_divergence();
     }
     if (overran_shared()) {
         current = threads;
@@ -193,9 +197,9 @@ struct SanitizerPlace {
     const char* file;
     unsigned line, column;
 };
-#define MINUNET_SANITIZER(name, text, ...)                                                      \
+#define MINUNET_SANITIZER(name, text, ...)                                                        \
     extern "C" __attribute__((visibility("hidden"))) void name(SanitizerPlace* at, __VA_ARGS__) { \
-        host::fail("%s:%u: " text, at->file, at->line);                                         \
+        host::fail("%s:%u: " text, at->file, at->line);                                           \
     }
 MINUNET_SANITIZER(__ubsan_handle_out_of_bounds, "an index lies outside of its array", void*)
 MINUNET_SANITIZER(__ubsan_handle_add_overflow, "an integer sum overflows", void*, void*)

@@ -10,8 +10,8 @@
 // Needs    nothing: any sizes, strides, padding, dilation
 #include "common.cuh"
 
-extern "C" __global__ void conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O, int KH,
-                                  int KW, int OH, int OW, int sh, int sw, int top, int left, int dh, int dw,
+extern "C" __global__ void conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O,
+                                  int KH, int KW, int OH, int OW, int sh, int sw, int top, int left, int dh, int dw,
                                   int activation) {
     const int pixel = global_thread(), o = int(blockIdx.y);
     if (pixel >= N * OH * OW) return;
@@ -33,9 +33,9 @@ extern "C" __global__ void conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> 
 
 // dx[n,h,k,c] = act(b[c] + sum of dy[n,i,j,o] w[o,u,v,c] over the outputs (i, j) whose tap (u, v) reads (h, k)):
 // i sh = h + top - u dh, where that is a multiple of sh.
-extern "C" __global__ void conv2d_grad_x(Out<REAL> dx, In<REAL> dy, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O,
-                                         int KH, int KW, int OH, int OW, int sh, int sw, int top, int left, int dh, int dw,
-                                         int activation) {
+extern "C" __global__ void conv2d_grad_x(Out<REAL> dx, In<REAL> dy, In<REAL> w, In<REAL> b, int N, int H, int W, int C,
+                                         int O, int KH, int KW, int OH, int OW, int sh, int sw, int top, int left,
+                                         int dh, int dw, int activation) {
     const int pixel = global_thread(), c = int(blockIdx.y);
     if (pixel >= N * H * W) return;
     const int n = pixel / (H * W), h = pixel / W % H, k = pixel % W;
@@ -55,8 +55,9 @@ extern "C" __global__ void conv2d_grad_x(Out<REAL> dx, In<REAL> dy, In<REAL> w, 
 
 // dw[o,u,v,c] = sum_{n,i,j} dy[n,i,j,o] x[n, i sh + u dh - top, j sw + v dw - left, c]: one thread adds all of it, row
 // by row, since a row's sum loses less to rounding than one long sum would.
-extern "C" __global__ void conv2d_grad_w(Out<REAL> dw_, In<REAL> x, In<REAL> dy, int N, int H, int W, int C, int O, int KH,
-                                         int KW, int OH, int OW, int sh, int sw, int top, int left, int dh, int dw) {
+extern "C" __global__ void conv2d_grad_w(Out<REAL> dw_, In<REAL> x, In<REAL> dy, int N, int H, int W, int C, int O,
+                                         int KH, int KW, int OH, int OW, int sh, int sw, int top, int left, int dh,
+                                         int dw) {
     const int t = global_thread(), o = int(blockIdx.y);
     if (t >= KH * KW * C) return;
     const int u = t / (KW * C), v = t / C % KW, c = t % C;

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from minunet.backends.cuda import cache, sources
+from minunet.backends.cuda import disk, sources
 from minunet.backends.cuda.sources import Program
 from minunet.errors import UserError
 
@@ -142,10 +142,10 @@ def cubin(program: Program, architecture: str) -> Path:
 
     def make(temporary: Path) -> None:
         code, log = compile_program(program, architecture)
-        cache.entry(f"{stem}.log", lambda path: path.write_text(log))
+        disk.entry(f"{stem}.log", lambda path: path.write_text(log))
         temporary.write_bytes(code)
 
-    return cache.entry(f"{stem}.cubin", make)
+    return disk.entry(f"{stem}.cubin", make)
 
 
 def resources(log: str) -> dict[str, Resources]:

@@ -9,7 +9,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from minunet.backends.cuda import cache, sources
+from minunet.backends.cuda import disk, sources
 from minunet.backends.cuda.sources import Program
 from minunet.errors import UserError
 
@@ -75,7 +75,7 @@ def library(program: Program) -> Path:
     unit = wrapper(program)
     key = sources.digest(program, True, *chosen, compiler, version, unit)
     stem = f"{program.file.removesuffix('.cu').replace('/', '-')}-{program.real}-host-{key}"
-    return cache.entry(f"{stem}.so", lambda path: _compile(program, unit, compiler, chosen, path))
+    return disk.entry(f"{stem}.so", lambda path: _compile(program, unit, compiler, chosen, path))
 
 
 def _compile(program: Program, unit: str, compiler: str, chosen: tuple[str, ...], path: Path) -> None:
