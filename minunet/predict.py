@@ -187,7 +187,7 @@ def _predict_file(
     from tqdm import tqdm
 
     from minunet.data import paint, read_image, resize_map, write_png, write_tiff
-    from minunet.data.sections import as_sections, at_size, normalised
+    from minunet.data.sections import as_sections, network_input
 
     model = saved.model
     sections = as_sections(file, read_image(file), model.config["in_channels"])  # (S, H, W, C)
@@ -204,8 +204,7 @@ def _predict_file(
                 bar.total = S * total
                 bar.update(s * total + windows - bar.n)
 
-            section = at_size(sections[s], saved.extra.get("size"))  # (h, w, C)
-            x = normalised(section, saved.extra.get("normalise", "section"), file)
+            x = network_input(sections[s], saved.extra, file)
             p = resize_map(predict(model, x, args.tile, args.average, show), (H, W))  # (H, W, K)
             if p.shape[2] == 1:
                 p = np.concatenate([1 - p, p], axis=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,25 +36,29 @@ def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
     raise UserError(f"{file}: has the shape {pixels.shape}, but the network takes {wanted}; {remedy}")
 
 
-def at_size(section: np.ndarray, size: list[int] | None) -> np.ndarray:
-    """A section (H, W, C) at the size (h, w) that the network was trained on; None: as it is."""
-    return section if size is None else resize_image(section, tuple(size))
+def network_input(section: np.ndarray, trained: Mapping[str, Any], file: str) -> np.ndarray:
+    """A section (H, W, C) as the network saw sections in training, float32 (h, w, C).
 
+    trained : a checkpoint's `extra`, of which are read
+        "size"      : [h, w] that images were brought to; None or missing: they stayed as they were
+        "normalise" : "section" (each channel to mean 0 and sd 1; the default), {"mean": ..., "sd": ...} of the training
+                      images, or "none"
 
-def normalised(section: np.ndarray, how: str | dict[str, Any], file: str) -> np.ndarray:
-    """A section (H, W, C) as the network saw sections in training, float32: "section" (each channel), "none", or by
-    the mean and sd of the images that it was trained on, {"mean": ..., "sd": ...}.
+    Raises UserError for values that the network cannot know.
     """
-    if how == "none":
-        return section.astype(np.float32)
+    how, size = trained.get("normalise", "section"), trained.get("size")
     if section.dtype.kind == "f" and not np.isfinite(section).all():
         raise UserError(f"{file}: holds NaN or infinite values; replace them and save it again")
-    if isinstance(how, dict):
-        if section.dtype != np.uint8 and section.dtype.kind != "f":
-            raise UserError(
-                f"{file}: holds {section.dtype}, and the network knows values of 0 to 255; convert it to 8 bits"
-            )
+    if isinstance(how, Mapping) and section.dtype != np.uint8 and section.dtype.kind != "f":
+        raise UserError(
+            f"{file}: holds {section.dtype}, and the network knows values of 0 to 255; convert it to 8 bits"
+        )
+    if size is not None:
+        section = resize_image(section, tuple(size))
+    if isinstance(how, Mapping):
         return standardise(section, how["mean"], how["sd"])
+    if how == "none":
+        return section.astype(np.float32)
     if how != "section":
         raise UserError(f"{file}: the checkpoint normalises by {how!r}, which minunet {__version__} cannot; update it")
     return np.moveaxis(normalise(np.moveaxis(section, -1, 0)), 0, -1)

@@ -112,8 +112,8 @@ def median_frequency_weights(labels: np.ndarray, n_classes: int, ignore_index: i
     """w_c = median(f) / f_c, float32 (K,), f as in `class_frequencies`, the median over the classes present; 0 for
     absent ones. (Eigen and Fergus 2015; SegNet, arXiv 1511.00561, section 4.)
 
-    >>> median_frequency_weights(np.array([[[0, 0, 0, 1]]]), 2).round(3).tolist()
-    [0.667, 2.0]
+    >>> print(median_frequency_weights(np.array([[[0, 0, 0, 1]]]), 2).round(3))
+    [0.667 2.   ]
     """
     f, _ = class_frequencies(labels, n_classes, ignore_index)
     present = f > 0

@@ -139,10 +139,10 @@ class Config:
     def model_arguments(self) -> dict[str, Any]:
         """What `minunet.models.build` needs beside the name: options that are None are left to the network.
 
-        Two classes become one logit, that of the second class, where the loss asks for it (ONE_LOGIT).
+        Two classes become one logit, that of the second class, where the loss asks for it.
         """
         data = DATASETS[self.dataset]
-        n_classes = 1 if self.loss in ONE_LOGIT else data.n_classes
+        n_classes = 1 if self.loss in (*ONE_LOGIT, "dice") and data.n_classes == 2 else data.n_classes
         named = {k: getattr(self, k) for k in ("width", "depth", "padding", "dropout")}
         given = {k: v for k, v in named.items() if v is not None}
         return {"in_channels": data.channels, "n_classes": n_classes, **given, "seed": self.seed, **self.model_args}

@@ -157,9 +157,8 @@ def _announce(trainer: Trainer, where: Path) -> None:
     if trainer.plan.note:
         print(f"sizes: {trainer.plan.note}")
     if trainer.model.config["n_classes"] == 1:
-        print(
-            f"loss: {config.loss} of one output, the logit of class 1 ({data.classes[1]}) against 0 ({data.classes[0]})"
-        )
+        zero, one = data.classes
+        print(f"loss: {config.loss} of one output a pixel, the logit of class 1 ({one}) against 0 ({zero})")
     if trainer.class_weight is not None:
         weights = ", ".join(f"{name} {w:.2f}" for name, w in zip(data.classes, trainer.class_weight))
         print(f"class weights: {weights}")
