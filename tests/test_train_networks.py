@@ -14,6 +14,7 @@ from minunet.data import (
     paint,
     read_image,
     resize_image,
+    resize_map,
     standardise,
     synthetic_membranes,
     write_png,
