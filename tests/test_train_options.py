@@ -54,7 +54,7 @@ def test_arguments_of_networks_are_typed_by_their_signature():
         return configure({"dataset": "camvid", "model": network}, texts)
 
     config = made("fcn", "form=16s", "learned=yes", "fc=32", "dropout=0", "widths=2,2,3,3,4")
-    assert config.model_args == {"form": "16s", "learned": True, "fc": 32, "widths": (2, 2, 3, 3, 4)}
+    assert config.model_args == {"form": "16s", "learned": True, "fc": 32, "widths": [2, 2, 3, 3, 4]}
     assert config.dropout == 0.0 and isinstance(config.dropout, float)
     assert made("segnet", "stages=((1,),(2,2))").model_args == {"stages": [(1,), (2, 2)]}
     assert made("segnet", "width=3").width == 3
@@ -81,6 +81,7 @@ def test_arguments_of_networks_are_typed_by_their_signature():
         ({"size": "0x4"}, (), ["--size 0x4"]),
         ({"loss": "dice", "reduction": "sum"}, (), ["--reduction sum"]),
         ({"schedule": "step", "step_every": 0.0}, (), ["--step-every"]),
+        ({"average": 8}, (), ["--average 8", "--rotations 0"]),
         ({"steps": 4, "minutes": 1.0}, (), ["--steps", "--minutes"]),
     ],
 )

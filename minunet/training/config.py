@@ -103,6 +103,8 @@ class Config:
             raise UserError("--warmup must be below 1, --average at most 8, --lr above 0")
         if not 0 < self.step_every <= 1:
             raise UserError(f"--step-every {self.step_every}: must be a share of the budget, above 0 and at most 1")
+        if self.average > 1 and not self.rotations and DATASETS[self.dataset].n_classes > 2:
+            raise UserError(f"--average {self.average}: turns images, which --rotations 0 excludes; leave it at 1")
         self._check_loss()
         self.image_size()
 

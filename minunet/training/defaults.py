@@ -31,9 +31,5 @@ DATASETS = {
     "streets": Facts(3, 7, 300, _SCENES),
 }
 UNET = ("width", "depth", "padding", "dropout")  # whose defaults in Config are U-Net's, and None for other networks
-SMALL = 4  # networks start at their paper's width divided by this, so that a laptop can train them, ...
-WIDTHS = {
-    "enet": None,
-    "segnet_basic": None,
-    "rednet_restoration": None,
-}  # ... but for those that are small anyway
+SMALL = 4  # other networks start at their paper's width divided by this, so that a laptop can train them ...
+FULL = ("enet",)  # ... but for those made for phones

@@ -13,7 +13,7 @@ from typing import Any
 from minunet import models
 from minunet.errors import UsageError, UserError
 from minunet.training.config import CLASS_WEIGHTED, Config
-from minunet.training.defaults import DATASETS, SMALL, UNET, WIDTHS
+from minunet.training.defaults import DATASETS, FULL, SMALL, UNET
 from minunet.training.presets import recipe
 
 BUDGETS = ("steps", "epochs", "minutes")
@@ -55,8 +55,8 @@ def configure(given: Mapping[str, Any], model_args: Iterable[str] = ()) -> Confi
 
 def _width(network: str, signature: Mapping[str, inspect.Parameter]) -> int | None:
     """The width of a network that the user did not choose: small; None: its own."""
-    if network in WIDTHS or "width" not in signature:
-        return WIDTHS.get(network)
+    if network in FULL or "width" not in signature:
+        return None
     return max(1, signature["width"].default // SMALL)
 
 
@@ -89,7 +89,7 @@ def _typed(text: str, value: str, parameter: inspect.Parameter) -> Any:
         return bool(read)
     if isinstance(default, float) and type(read) is int:
         return float(read)
-    if isinstance(default, tuple) and isinstance(read, list | tuple):
+    if isinstance(read, tuple) and (default is None or isinstance(default, tuple)):
         return list(read)  # as it comes back from a checkpoint
     if default is not inspect.Parameter.empty and default is not None and type(read) is not type(default):
         raise UserError(f"--model-arg {text}: {value} is no {type(default).__name__}, as {default} is; correct it")
