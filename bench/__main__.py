@@ -16,7 +16,7 @@ with contextlib.suppress(ImportError, OSError):
 with contextlib.suppress(ImportError, OSError):
     import ncnn  # noqa: F401
 
-from bench import isbi, report
+from bench import isbi, report, trained
 from minunet import cli
 from minunet.errors import UsageError
 from minunet.files import atomic_write
@@ -27,8 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    what = "measure on the CPU; keep a finished run on ISBI as README's result; only rewrite README's tables"
-    p.add_argument("what", nargs="?", choices=("cpu", "isbi", "report"), default="cpu", help=what)
+    what = (
+        "measure on the CPU; keep a finished run on ISBI as README's result; train by the recipes of bench/trained.py"
+    )
+    what += " and keep the results; only rewrite README's tables"
+    p.add_argument("what", nargs="?", choices=("cpu", "isbi", "train", "report"), default="cpu", help=what)
+    p.add_argument("names", nargs="*", metavar="NAME", help="train: the recipes (default: all)")
     p.add_argument("--run", metavar="DIR", default="runs/isbi", help="isbi: the run's output folder")
     p.add_argument("--quick", action="store_true", help="cpu: under two minutes, without the wide network")
     p.add_argument("--out", metavar="DIR", help="cpu: write cpu.json there; README shows that in bench/results")
@@ -36,7 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.what == "isbi":
         isbi.keep(args.run)
-    if args.what in ("isbi", "report"):
+    if args.names and args.what != "train":
+        raise UsageError(f"{args.what} takes no names; {' '.join(args.names)} is too much")
+    if args.what == "train":
+        trained.run(args.names)
+    if args.what in ("isbi", "train", "report"):
         report.rewrite_readme()
         return 0
 

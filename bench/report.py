@@ -56,7 +56,7 @@ def cores() -> int:
 def speed(results: dict[str, Any] | None = None) -> str:
     """Whole networks, and single layers, against the peers: from bench/results/cpu.json or the results given."""
     stored = results is None
-    results = results or _read("cpu.json")
+    results = results or load("cpu.json")
     if results is None:
         return "not measured"
     rows = [
@@ -150,7 +150,7 @@ def layer_lines(results: dict[str, Any], picture: bool) -> list[str]:
 
 def draw_layers() -> None:
     """docs/cpu_layers.png from bench/results/cpu.json: the widest U-Net measured. Nothing where there is none."""
-    results = _read("cpu.json") or {}
+    results = load("cpu.json") or {}
     sets = {title: rows for title, rows in results.get("layers", {}).items() if title.startswith("width") and rows}
     if not sets:
         return
@@ -164,7 +164,7 @@ def draw_layers() -> None:
 
 def isbi() -> str:
     """What the default run reached on the real stack, from bench/results/isbi.json (the run's metrics.json)."""
-    run = _read("isbi.json")
+    run = load("isbi.json")
     if run is None or run["data"]["synthetic"]:
         return "not measured"
     names = ("v_rand", "v_info", "rand_error", "pixel_error", "warping_error")
@@ -213,9 +213,25 @@ def coverage() -> str:
     return "\n".join(rows)
 
 
+def membranes() -> str:
+    """Networks compared at equal time; see `bench.trained`."""
+    from bench import trained
+
+    return trained.membranes()
+
+
+def streets() -> str:
+    """SegNet on CamVid; see `bench.trained`."""
+    from bench import trained
+
+    return trained.streets()
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "printed": printed,
     "isbi": isbi,
+    "membranes": membranes,
+    "streets": streets,
     "speed": speed,
     "reading": reading,
     "coverage": coverage,
@@ -236,11 +252,15 @@ def rewrite(text: str, name: str = "README.md") -> str:
 def rewrite_readme(readme: Path = ROOT / "README.md") -> None:
     """Bring README's tables and the picture of the layers up to date."""
     draw_layers()
+    from bench import trained
+
+    trained.draw()
     text = rewrite(readme.read_text(encoding="utf-8"), readme.name)
     with atomic_write(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _read(name: str) -> dict[str, Any] | None:
+def load(name: str) -> dict[str, Any] | None:
+    """A file of bench/results; None where nobody has measured it."""
     file = RESULTS / name
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
