@@ -11,7 +11,7 @@ from typing import Any
 from minunet import cli
 from minunet.errors import UsageError
 from minunet.training.config import Config, sections
-from minunet.training.defaults import DATASETS
+from minunet.training.defaults import DATASETS, FULL, SMALL
 
 DEFAULT_STEPS = DATASETS["isbi"].steps  # about five minutes on two cores
 
@@ -19,7 +19,8 @@ DEFAULT_STEPS = DATASETS["isbi"].steps  # about five minutes on two cores
 def _parser() -> argparse.ArgumentParser:
     p = cli.parser("train", __doc__)
     p.formatter_class = argparse.HelpFormatter  # the defaults stand in the texts, since an option left out must show
-    p.add_argument("dataset", nargs="?", choices=tuple(DATASETS), help="data set")
+    p.epilog = _other_defaults()
+    p.add_argument("dataset", nargs="?", choices=tuple(DATASETS), help="data set; synthetic and streets are drawn")
     for f in fields(Config)[1:]:
         if f.name == "model_args":
             continue
@@ -42,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         help="another argument of the network, such as form=article; may be given again (see minunet models)",
     )
     p.add_argument(
-        "--data", metavar="DIR", help="folder with the data (else: MINUNET_DATA, cache, download, synthetic)"
+        "--data",
+        metavar="DIR",
+        help="folder with the data (else: MINUNET_DATA, cache; isbi: then a download, or a drawn stack)",
     )
     p.add_argument("--out", metavar="DIR", help="output folder, new or empty (default: runs/DATA, runs/DATA-2, ...)")
     p.add_argument("--resume", metavar="DIR", help="continue the run in this folder, bit for bit")
@@ -52,13 +55,25 @@ def _parser() -> argparse.ArgumentParser:
     return p
 
 
+def _other_defaults() -> str:
+    """Where the defaults in the options' texts, those of U-Net on ISBI 2012, do not hold."""
+    parts = []
+    for name, data in DATASETS.items():
+        if data.settings:
+            options = {"steps": data.steps, **data.settings}
+            parts.append(f"{name}: " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in options.items()))
+    return (
+        f"Other defaults. {'; '.join(parts)}. Networks other than unet: 1/{SMALL} of their paper's width"
+        f" ({', '.join(FULL)}: all of it), and their own depth, padding and dropout."
+    )
+
+
 def _config(args: dict[str, Any]) -> Config:
     """The Config that the given options describe, the rest filled in."""
     from minunet.training.options import configure  # it looks at the networks, which load NumPy
 
-    return configure(
-        {f.name: args[f.name] for f in fields(Config) if args.get(f.name) is not None}, args["model_arg"] or ()
-    )
+    given = {f.name: args[f.name] for f in fields(Config) if args.get(f.name) is not None}
+    return configure(given, args["model_arg"] or ())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
