@@ -86,7 +86,7 @@ def membranes() -> str:
         cells = [f"{r['parameters']:,}", f"{r['steps']:,}", f"{s['v_rand']:.4f}", f"{s['v_info']:.4f}"]
         cells += [f"{s['pixel_error']:.4f}", f"{s['pixel_disagreement']:.2%}", f"{s['warping_error']:.6f}"]
         rows.append(f"| {title}, width {r['config']['width']} | {' | '.join(cells)} |")
-    rows += [f"\n{_budget(list(found.values()))} Sections 25 to 29 held out.", *_commands(MEMBRANES)]
+    rows += [f"\n{_budget(list(found.values()))}Sections 25 to 29 held out.", *_commands(MEMBRANES)]
     if (ROOT / PICTURE).is_file():
         rows.append(f"\n![P(cell) on held-out section {SHOWN}: {', '.join(MEMBRANES.values())}]({PICTURE})")
     return "\n".join(rows)
@@ -103,7 +103,7 @@ def streets() -> str:
         "|---|---|---|---|---|---|",
         f"| SegNet, width {r['config']['width']} | {r['parameters']:,} | {r['steps']:,} | {s['acc_cls']:.4f} |"
         f" {s['mean_iu']:.4f} | {s['acc']:.4f} |",
-        f"\n{_budget([r])} {len(r['held_out'])} validation images of {r['config']['size']}, 11 classes.",
+        f"\n{_budget([r])}{len(r['held_out'])} validation images of {r['config']['size']}, 11 classes.",
         *_commands(["camvid-segnet"]),
     ]
     return "\n".join(rows)
@@ -113,7 +113,7 @@ def _budget(runs: list[dict[str, Any] | None]) -> str:
     """The machine and the time of these runs."""
     minutes = {f"{r['config']['minutes']:g}" for r in runs if r}
     machines = {f"{r['threads']} threads of {r['machine']['processor']}" for r in runs if r}
-    return f"{' or '.join(sorted(minutes))} minutes each, {' or '.join(sorted(machines))}." if minutes else ""
+    return f"{' or '.join(sorted(minutes))} minutes each, {' or '.join(sorted(machines))}. " if minutes else ""
 
 
 def _commands(names: Any) -> list[str]:
