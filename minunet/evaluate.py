@@ -1,6 +1,7 @@
 """`minunet evaluate PREDICTION TRUTH`: score a segmentation made by any program, from image files.
 
-ISBI 2012 scores by default (prediction: probability of cell interior), confusion-matrix scores with --semantic.
+ISBI 2012 scores by default (prediction: probability of cell interior), confusion-matrix scores with --semantic, there
+also of whole folders.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "prediction",
         help="probability of cell interior: 8-bit or 16-bit (scaled to 0..1), real numbers in 0..1, or a 0/1 or 0/255 "
-        "mask; with --semantic, class numbers",
+        "mask; with --semantic, class numbers, or a folder of such files",
     )
-    p.add_argument("truth", help="cell interior where > 0 (0/1, 0/255, ...); with --semantic, class numbers")
+    p.add_argument(
+        "truth", help="cell interior where > 0 (0/1, 0/255, ...); with --semantic, class numbers, or a folder"
+    )
     p.add_argument("--json", metavar="FILE", help="also write the scores to FILE")
     p.add_argument("--no-warping", action="store_true", help="leave out the warping error, the slowest score")
     p.add_argument("--membrane", action="store_true", help="the prediction is the probability of membrane: use 1 - p")
@@ -98,18 +101,18 @@ def _has_channels(a: np.ndarray) -> bool:
     return a.ndim == 3 and a.shape[-1] in (2, 3, 4) and a.shape[-1] < min(a.shape[:2])
 
 
-def _load_pair(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+def _load_pair(predicted: str, true: str, channel: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Prediction and truth, both (H, W) or both (S, H, W)."""
     import numpy as np
 
-    prediction, truth = _load(args.prediction, args.channel), _load(args.truth)
+    prediction, truth = _load(predicted, channel), _load(true)
     if prediction.shape != truth.shape:
         remedy = "give a prediction of the full size of the truth, with as many slices"
         if _has_channels(prediction):
             remedy = "choose the channel that is cell interior with --channel C"
         elif _has_channels(truth):
             remedy = "save the truth as a grey image"
-        raise UserError(f"{args.prediction} is {_size(prediction)} but {args.truth} is {_size(truth)}; {remedy}")
+        raise UserError(f"{predicted} is {_size(prediction)} but {true} is {_size(truth)}; {remedy}")
     if _has_channels(truth):  # some programs store a stack of 3 or 4 slices as the planes of one colour picture
         print(f"note: both files hold {truth.shape[-1]} planes, taken as slices", file=sys.stderr)
         prediction, truth = np.moveaxis(prediction, -1, 0), np.moveaxis(truth, -1, 0)
@@ -146,7 +149,7 @@ def _isbi(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     from tqdm import tqdm
 
-    prediction, truth = _load_pair(args)
+    prediction, truth = _load_pair(args.prediction, args.truth, args.channel)
     p = _probability(prediction, args.prediction)
     if args.membrane:
         p = 1 - p
@@ -184,19 +187,61 @@ def _warn(args: argparse.Namespace, p: np.ndarray, cells: np.ndarray, levels: in
         print(f"note: {args.prediction}: is higher on membrane than on cells; if inverted, {remedy}", file=sys.stderr)
 
 
+def _pairs(predictions: str, truths: str) -> list[tuple[str, str]]:
+    """(prediction, truth) files: the two given, or of two folders each truth a.png with a_classes.png or a.png."""
+    from pathlib import Path
+
+    from minunet.data.images import list_images
+
+    folders = [Path(p).is_dir() for p in (predictions, truths)]
+    if not any(folders):
+        return [(predictions, truths)]
+    if not all(folders):
+        raise UserError(f"{predictions}, {truths}: one is a folder and one is not; name two files or two folders")
+    there = {path.stem: str(path) for path in list_images(predictions)}
+    wanted = list_images(truths)
+    if not wanted:
+        raise UserError(f"{truths}: holds no images; name the folder of the true class maps")
+    pairs = [(there.get(f"{t.stem}_classes") or there.get(t.stem), str(t)) for t in wanted]
+    missing = [t for p, t in pairs if p is None]
+    if missing:
+        raise UserError(
+            f"{predictions}: has no prediction for {len(missing)} of {len(pairs)} files of {truths}, such as"
+            f" {missing[0]}; name it NAME_classes or NAME"
+        )
+    return pairs
+
+
 def _semantic(args: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+    from tqdm import tqdm
+
     from minunet.metrics import boundary_f1, confusion_matrix, scores
 
-    predicted, truth = _load_pair(args)
+    pairs = _pairs(args.prediction, args.truth)
+    cm = np.zeros((args.classes, args.classes), np.int64)
+    contours, shape, pixels = [], [0], 0
+    for file, true in tqdm(pairs, "scoring", unit="file", disable=None if len(pairs) > 1 else True, leave=False):
+        predicted, truth = _load_pair(file, true)
+        try:
+            found = confusion_matrix(truth, predicted, args.classes, args.ignore)
+            for t, q in zip(truth.reshape(-1, *truth.shape[-2:]), predicted.reshape(-1, *truth.shape[-2:])):
+                if ((t != args.ignore) & (t >= 0)).any():  # the mean over images leaves out those without a label
+                    contours.append(boundary_f1(t, q, args.classes, args.ignore))
+        except UserError as error:  # the metrics know arrays; the user knows files
+            raise UserError(f"{file} against {true}: {error}") from error
+        cm += found
+        pixels += truth.size
+        shape = list(truth.shape)
     try:
-        cm = confusion_matrix(truth, predicted, args.classes, args.ignore)
         s = scores(cm)
-        bf = boundary_f1(truth, predicted, args.classes, args.ignore)
-    except UserError as error:  # the metrics know arrays; the user knows files
+    except UserError as error:
         raise UserError(f"{args.prediction} against {args.truth}: {error}") from error
 
+    bf = float(np.mean(contours))
     totals = {"acc": s.acc, "acc_cls": s.acc_cls, "mean_iu": s.mean_iu, "fwavacc": s.fwavacc, "boundary_f1": bf}
-    print(f"{args.prediction} against {args.truth}: {_size(truth)}, {cm.sum()} of {truth.size} pixels scored")
+    what = " x ".join(map(str, shape)) if len(pairs) == 1 else f"{len(pairs)} files"
+    print(f"{args.prediction} against {args.truth}: {what}, {cm.sum()} of {pixels} pixels scored")
     for name, value in totals.items():
         print(f"{name:<12}{value:>10.6f}")
     print(f"{'class':<12}{'IoU':>10}{'Dice':>10}{'pixels':>12}")
@@ -207,7 +252,7 @@ def _semantic(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "prediction": args.prediction,
         "truth": args.truth,
-        "shape": list(truth.shape),
+        **({"shape": shape} if len(pairs) == 1 else {"files": len(pairs)}),
         "scores": totals | per_class,
     }
 

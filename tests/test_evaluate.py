@@ -221,3 +221,30 @@ def test_as_a_module(tmp_path, cells):
     assert done.returncode == 0 and "--no-warping" in done.stdout
     quick = "import sys; from minunet import evaluate; evaluate.build_parser(); sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", quick]).returncode == 0
+
+
+def test_semantic_folders_are_one_matrix(tmp_path, capsys):
+    rng = np.random.default_rng(8)
+    truth, guess = rng.integers(0, 4, (2, 3, 12, 15), dtype=np.uint8)
+    truth[1] = 3  # one image is ignored altogether
+    folders = [tmp_path / "predicted", tmp_path / "true", tmp_path / "few"]
+    for folder in folders:
+        folder.mkdir()
+    for s, size in enumerate((15, 15, 9)):  # images of different sizes
+        write(folders[0] / f"im{s}_classes.png" if s else folders[0] / "im0.png", guess[s][:, :size])
+        write(folders[1] / f"im{s}.png", truth[s][:, :size])
+    write(folders[0] / "im1_mask.png", guess[0])
+    options = ("--semantic", "--classes", "4", "--ignore", "3", "--json", str(tmp_path / "s.json"))
+    code, out, _ = run(capsys, str(folders[0]), str(folders[1]), *options)
+    assert code == 0 and "3 files" in out
+    found = json.loads((tmp_path / "s.json").read_text())
+    parts = [(truth[s][:, :n], guess[s][:, :n]) for s, n in ((0, 15), (2, 9))]
+    cm = sum(metrics.confusion_matrix(t, q, 4, 3) for t, q in parts)
+    assert found["scores"]["confusion_matrix"] == cm.tolist() and found["files"] == 3
+    assert found["scores"]["mean_iu"] == metrics.scores(cm).mean_iu
+    bf = np.mean([metrics.boundary_f1(t, q, 4, 3) for t, q in parts])
+    assert abs(found["scores"]["boundary_f1"] - bf) <= 1e-12
+    write(folders[2] / "im0.png", guess[0])
+    assert "no prediction for 2 of 3" in failure(capsys, str(folders[2]), str(folders[1]), *options)
+    assert "one is a folder" in failure(capsys, str(folders[2]), str(folders[1] / "im0.png"), *options)
+    assert "holds no images" in failure(capsys, str(folders[0]), str(tmp_path / "predicted" / ".."), *options)
