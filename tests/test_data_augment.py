@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -280,3 +282,62 @@ def test_refusals():
         with pytest.raises(UserError) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def ramp(H, W):
+    """An image whose value tells the place: the row in channel 0, the column in channel 1."""
+    return np.stack(np.mgrid[:H, :W].astype(np.float32), axis=2)
+
+
+@pytest.mark.parametrize("size", [(40, 61), (41, 30)])
+def test_zoom_scales_around_the_middle_of_the_window(size):
+    H, W = size
+    labels = (np.arange(H * W) % 250).reshape(size).astype(np.uint8)
+    augment = replace(Augment.none(), zoom=0.5, sampling="linear")
+    factors = []
+    for seed in range(30):
+        x, y, _ = sample_tile(np.random.default_rng(seed), ramp(H, W), labels, (21, 17), (21, 17), augment)
+        rows, columns = x[..., 0].astype(float), x[..., 1].astype(float)
+        known = (
+            (y != IGNORE) & (rows >= 1) & (rows <= H - 2) & (columns >= 1) & (columns <= W - 2)
+        )  # the rim is mirrored
+        assert y[10, 8] != IGNORE and x.shape == (21, 17, 2)
+        step = np.diff(rows, axis=0)[known[1:] & known[:-1]]  # one place a pixel, 1 / factor apart
+        across = np.diff(columns, axis=1)[known[:, 1:] & known[:, :-1]]
+        assert np.abs(np.concatenate([step, across]) - step.mean()).max() <= 1e-4
+        i, j = np.nonzero(known & (np.abs(rows % 1 - 0.5) > 1e-3) & (np.abs(columns % 1 - 0.5) > 1e-3))
+        nearest = np.rint(rows[i, j]).astype(int), np.rint(columns[i, j]).astype(int)
+        assert np.array_equal(y[i, j], labels[nearest])
+        factors.append(1 / step.mean())
+        middle = rows[10, 8], columns[10, 8]
+        assert all(abs(m - round(m)) <= 1e-4 for m in middle)  # the middle pixel stays where it was
+    assert 1 / 1.5 - 1e-3 <= min(factors) < 0.8 and 1.25 < max(factors) <= 1.5 + 1e-3
+
+
+def test_colour_images_are_cut_and_turned_as_one():
+    rng = np.random.default_rng(4)
+    image = rng.standard_normal((30, 44, 3)).astype(np.float32)
+    labels = rng.integers(0, 4, (30, 44), dtype=np.uint8)
+    before = image.copy()
+    for seed in range(6):
+        for augment in (Augment(elastic=0, brightness=0, contrast=0, gamma=0), Augment(elastic=3)):
+            x, y, _ = sample_tile(np.random.default_rng(seed), image, labels, (16, 12), (10, 6), augment)
+            for c in range(3):
+                if augment.elastic == 0:
+                    x1, y1, _ = sample_tile(
+                        np.random.default_rng(seed), image[..., c], labels, (16, 12), (10, 6), augment
+                    )
+                    assert np.array_equal(x[..., c], x1[..., 0]) and np.array_equal(y, y1)
+            assert x.shape == (16, 12, 3) and x.dtype == np.float32
+    assert np.array_equal(image, before)
+
+
+def test_colour_changes_channels_by_themselves():
+    augment = replace(Augment.none(), colour=0.2)
+    image = np.ones((5, 6, 3), np.float32)
+    shown = np.stack([relight(np.random.default_rng(k), image.copy(), augment)[0, 0] for k in range(60)])  # (60, 3)
+    assert shown.min() >= 0.6 and shown.max() <= 1.4 and shown.std(axis=1).min() > 0 and np.abs(shown.mean() - 1) < 0.05
+    grey = np.ones((5, 6), np.float32)
+    assert np.array_equal(relight(np.random.default_rng(0), grey.copy(), augment), grey)
+    with pytest.raises(UserError, match="colour = 1"):
+        replace(Augment.none(), colour=1.0)

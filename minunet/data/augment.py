@@ -33,6 +33,7 @@ class Augment:
     contrast: float = 0.1  # multiplies by a number from 1-c .. 1+c
     gamma: float = 0.1  # raises the tile's range, scaled to 0 .. 1, to a power from exp(-g) .. exp(g)
     noise: float = 0.0  # adds Gaussian noise, its sd from 0 .. noise
+    zoom: float = 0.0  # makes things larger or smaller by a factor from 1 / (1 + z) .. 1 + z
     colour: float = 0.0  # stretches and shifts each channel of a colour image by itself, as contrast and brightness do
 
     def __post_init__(self) -> None:
@@ -50,7 +51,9 @@ class Augment:
     @classmethod
     def none(cls) -> Augment:
         """No variation: tiles differ only in their place."""
-        return cls(flips=False, rotations=False, elastic=0, brightness=0, contrast=0, gamma=0, noise=0, colour=0)
+        return cls(
+            flips=False, rotations=False, elastic=0, brightness=0, contrast=0, gamma=0, noise=0, zoom=0, colour=0
+        )
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
@@ -93,7 +96,7 @@ def sample_tile(
 
     image : float32 (H, W) or (H, W, C), normalised; labels : class indices (H, W), 255 = ignored
     in_size, out_size : (h, w) that the network sees, (oh, ow) in its middle that it predicts
-    weights : None; a map (H, W) made beforehand, which is cut and turned along (not with elastic deformation,
+    weights : None; a map (H, W) made beforehand, which is cut and turned along (not with elastic deformation or zoom,
         after which it would be wrong); or the class weights "balanced", "none" or "max1" of `weight_map`, which
         is then computed for the deformed tile, with the class shares of the whole section
     instances : cell numbers (H, W) for that, deformed with the labels; by default the tile's own components
@@ -111,6 +114,9 @@ def sample_tile(
     top = int(rng.integers(min(0, H - oh), max(0, H - oh) + 1))
     left = int(rng.integers(min(0, W - ow), max(0, W - ow) + 1))
     nodes = rng.normal(0.0, augment.elastic, (2, 3, 3)) if augment.elastic > 0 else None
+    if augment.zoom > 0:
+        factor = math.exp(math.log1p(augment.zoom) * rng.uniform(-1, 1))
+        nodes = zoomed(nodes, factor, (top + (oh - 1) / 2, left + (ow - 1) / 2), (H, W))
 
     x = _cut(image, nodes, top - (h - oh) // 2, left - (w - ow) // 2, h, w, augment.sampling == "cubic")
     y, known = _cut_labels(labels, nodes, top, left, oh, ow)
@@ -173,6 +179,19 @@ def spline_weights(positions: np.ndarray, n: int) -> np.ndarray:
     return np.stack([np.where(t <= 1, near, far), s - 2 * bend, np.where(t <= 1, far, near)], axis=1)
 
 
+def zoomed(nodes: np.ndarray | None, factor: float, centre: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
+    """Displacements (2, 3, 3) that, added to those of `nodes`, enlarge what lies around `centre` by `factor`.
+
+    The pixel at y shows what was at c + (y - c) / factor: a displacement linear in y, which the spline through the
+    nodes at 0, (n - 1) / 2 and n - 1 follows exactly.
+    """
+    nodes = np.zeros((2, 3, 3)) if nodes is None else nodes.copy()
+    places = [np.array([0, (n - 1) / 2, n - 1]) for n in size]
+    nodes[0] += ((1 / factor - 1) * (places[0] - centre[0]))[:, None]
+    nodes[1] += ((1 / factor - 1) * (places[1] - centre[1]))[None, :]
+    return nodes
+
+
 def _cut(image, nodes, top, left, h, w, cubic):
     """The window of the (deformed) section, mirrored beyond its border: float32 (h, w) or (h, w, C)."""
     rows = reflect_indices(top, top + h, image.shape[0])
@@ -228,7 +247,8 @@ def _check(image, labels, in_size, out_size, augment, weights, instances):
             raise UserError(f"{name}: shape {array.shape} differs from the image's {image.shape}; use the same section")
     if min(*in_size, *out_size) < 1 or out_size[0] > in_size[0] or out_size[1] > in_size[1]:
         raise UserError(f"tile: in {in_size} and out {out_size} do not fit; out must be 1 px or more and inside in")
-    if isinstance(weights, np.ndarray) and augment.elastic > 0:
+    if isinstance(weights, np.ndarray) and augment.elastic + augment.zoom > 0:
         raise UserError(
-            'weights: a map made beforehand does not fit a deformed tile; pass weights="balanced" or set elastic to 0'
+            "weights: a map made beforehand does not fit a deformed tile; "
+            'pass weights="balanced" or set elastic and zoom to 0'
         )

@@ -68,6 +68,7 @@ class Config:
     flips: int = setting(1, "flip tiles at random (0: no)", at_least=0)
     rotations: int = setting(1, "turn tiles by 0, 90, 180 or 270 degrees at random (0: no)", at_least=0)
     elastic: float = setting(0.0, "sd in pixels of the elastic deformation's 3x3 grid; the paper has 10", at_least=0)
+    zoom: float = setting(0.0, "largest random zoom: by 1 / (1 + z) to 1 + z", at_least=0)
     brightness: float = setting(0.1, "largest random shift of grey values, in standard deviations", at_least=0)
     contrast: float = setting(0.1, "largest random stretch of grey values", at_least=0)
     gamma: float = setting(0.1, "largest random gamma (in exp(+-g))", at_least=0)

@@ -23,7 +23,16 @@ class Preset(NamedTuple):
     cells: Mapping[str, Any] = MappingProxyType({})
 
 
-PLAIN = {"flips": 0, "rotations": 0, "elastic": 0.0, "brightness": 0.0, "contrast": 0.0, "gamma": 0.0, "colour": 0.0}
+PLAIN = {
+    "flips": 0,
+    "rotations": 0,
+    "elastic": 0.0,
+    "zoom": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "gamma": 0.0,
+    "colour": 0.0,
+}
 MIRROR = PLAIN | {"flips": 1}
 
 
@@ -108,7 +117,9 @@ PRESETS: dict[str, dict[str, Preset]] = {
     "rednet": {
         "paper": Preset(
             "arXiv 1806.01054 and its code: 1,500 epochs, a drop every 100",
-            MIRROR | _sgd(2e-3, decay=1e-4, batch=5, class_weights="median", colour=0.1) | _steps(1 / 15, 0.8),
+            MIRROR
+            | _sgd(2e-3, decay=1e-4, batch=5, class_weights="median", colour=0.1, zoom=0.4)
+            | _steps(1 / 15, 0.8),
         )
     },
     "rednet_restoration": {
@@ -125,10 +136,10 @@ PRESETS: dict[str, dict[str, Preset]] = {
         )
     },
     "deeplab_v2": {
-        "paper": Preset("arXiv 1606.00915", MIRROR | _sgd(2.5e-4, decay=5e-4, schedule="poly", batch=10)),
+        "paper": Preset("arXiv 1606.00915", MIRROR | _sgd(2.5e-4, decay=5e-4, schedule="poly", batch=10, zoom=0.5)),
     },
     "deeplab_v3": {
-        "paper": Preset("arXiv 1706.05587", MIRROR | _sgd(7e-3, decay=1e-4, schedule="poly", batch=16)),
+        "paper": Preset("arXiv 1706.05587", MIRROR | _sgd(7e-3, decay=1e-4, schedule="poly", batch=16, zoom=1.0)),
     },
     "gcn": {
         "paper": Preset(
@@ -138,13 +149,13 @@ PRESETS: dict[str, dict[str, Preset]] = {
     "bisenet": {
         "paper": Preset(
             "arXiv 1808.00897, the authors' TorchSeg",
-            MIRROR | _sgd(1e-2, decay=5e-4, schedule="poly", batch=16, loss="ohem", class_weights="none"),
+            MIRROR | _sgd(1e-2, decay=5e-4, schedule="poly", batch=16, loss="ohem", class_weights="none", zoom=1.0),
         )
     },
     "dfn": {
         "paper": Preset(
             "arXiv 1804.09337, the authors' TorchSeg",
-            MIRROR | _sgd(8e-4, decay=1e-5, schedule="poly", batch=32, class_weights="none"),
+            MIRROR | _sgd(8e-4, decay=1e-5, schedule="poly", batch=32, class_weights="none", zoom=1.0),
         )
     },
     "enet": {

@@ -11,7 +11,7 @@ import numpy as np
 from minunet.data import Augment, instances_from_labels, sample_tile, weight_map
 from minunet.training.config import WEIGHTS, Config
 
-VARIATIONS = ("elastic", "brightness", "contrast", "gamma", "noise", "colour")
+VARIATIONS = ("elastic", "zoom", "brightness", "contrast", "gamma", "noise", "colour")
 
 
 class Batch(NamedTuple):
@@ -40,7 +40,8 @@ class Sampler:
         if self.kind is None:
             return
         self.instances = [instances_from_labels(s) for s in labels]
-        if config.elastic == 0:  # labels stay in shape, so that one map a section serves every tile
+        self.in_shape = config.elastic == config.zoom == 0
+        if self.in_shape:  # labels stay in shape, so that one map a section serves every tile
             options = {"w0": config.w0, "sigma": config.sigma, "class_weights": self.kind}
             self.maps = [weight_map(s, **options) for s in self.instances]
 
@@ -62,7 +63,7 @@ class Sampler:
 
     def _tile(self, rng: np.random.Generator, s: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         weighting = {}
-        if self.kind is not None and self.config.elastic == 0:
+        if self.kind is not None and self.in_shape:
             weighting = {"weights": self.maps[s]}
         elif self.kind is not None:
             weighting = {"weights": self.kind, "instances": self.instances[s]}
