@@ -199,6 +199,7 @@ NETWORKS = {  # name: arguments that make it small
     "zf_unet": ("--loss", "dice"),
     "bisenet": ("--width", 4, "--loss", "ohem"),
     "deeplab_v1": ("--class-weights", "enet"),
+    "dfn": ("--model-arg", "blocks=1,1,1,1"),
     "enet": ("--width", 4),
     "rednet": ("--width", 4, "--model-arg", "blocks=1,1,1,1", "--model-arg", "units=1,1,1,1,1"),
 }
