@@ -15,10 +15,8 @@ from minunet import backends
 from minunet.contract import ROWS
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-BACKENDS = [
-    pytest.param(name, marks=[] if name in backends.available() else pytest.mark.skip(f"{name}: no device or package"))
-    for name in backends.installed()
-]
+BACKENDS = backends.available()
+ABSENT = [name for name in backends.installed() if name not in BACKENDS]
 CASES = {name: cases(name) for name in ROWS}
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -44,7 +42,12 @@ def has_kernel(request):
         pytest.skip(f"backend {backend!r} has no kernel {row.name!r}")
 
 
-@each_backend
+@pytest.mark.parametrize("backend", ABSENT)
+def test_a_backend_that_cannot_run_here(backend):
+    pytest.skip(f"{backend}: {getattr(backends.get(backend), 'reason', lambda: 'no device or package')()}")
+
+
+@pytest.mark.parametrize("backend", backends.installed())
 def test_coverage(backend):
     """Every backend has every row, and nothing that the contract does not know."""
     assert missing(backend) == []
