@@ -36,9 +36,9 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def only(folder: Path, problem: bool, *words: str) -> None:
+def only(folder: Path, problem: bool, *words: str, **options) -> None:
     """There is one finding, of that kind, and its line has these words."""
-    findings = check_folder(folder).findings
+    findings = check_folder(folder, **options).findings
     assert [f.problem for f in findings] == [problem], findings
     assert "\n" not in findings[0].text
     for word in words:
@@ -50,9 +50,12 @@ def test_a_clean_folder(folder, capsys):
     assert (report.pairs, report.findings, len(report.entries)) == (2, [], 4)
     assert main(["check", str(folder)]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 5 and out[-1] == "files: 4  pairs: 2  problems: 0  notes: 0"
+    assert out[-1] == "files: 4  pairs: 2  problems: 0  notes: 0"
+    assert out[4:8] == ["paired by name:", "  cell1.png  -  cell1.png", "  cell2.png  -  cell2.png", "labels:"]
+    assert out[8:10] == ["  0 -> class 0", "  255 -> class 1"] and out[10].startswith("  shares of pixels: 0 2")
+    assert len(out) == 12
     assert "images/cell1.png" in out[0] and "12 x 15" in out[0] and "uint8" in out[0]
-    assert "0: " in out[2] and "255: " in out[2] and " %" in out[2]
+    assert "0: " in out[2] and "255: " in out[2] and "%" in out[2]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,9 @@ def test_each_problem(folder):
     (images / "cell3.png").unlink()
     (masks / "cell3.png").unlink()
     write_png(images / "cell1.png", grey(1, 12, 14))
-    only(folder, True, "masks", "12 x 15", "12 x 14")
+    sizes, pair = check_folder(folder).findings
+    assert not sizes.problem and "12 x 14" in sizes.text and "--size" in sizes.text
+    assert pair.problem and all(w in pair.text for w in ("masks", "12 x 15", "12 x 14"))
     (images / "cell1.png").unlink()
     np.save(images / "cell1.npy", np.where(grey(1) > 4, 1.0, np.nan))
     only(folder, True, "cell1.npy", "NaN")
@@ -106,9 +111,17 @@ def test_each_problem(folder):
     only(folder, True, "cell1.tif", "rename")
     (images / "cell1.tif").unlink()
     write_png(masks / "cell1.png", np.repeat(mask(1)[:, :, None], 3, 2))
-    only(folder, True, "masks", "colour mask")
-    write_png(masks / "cell1.png", mask(1) // 2)
-    only(folder, True, "masks", "127", "0 and 255")
+    assert check_folder(folder).findings == []  # grey, saved in colour
+    write_png(masks / "cell1.png", np.stack([mask(1), 0 * mask(1), mask(1)], 2))
+    only(folder, True, "masks", "in colours", "in grey")
+    write_png(images / "cell1.png", np.stack([grey(1), grey(2), grey(3)], 2))
+    write_png(masks / "cell1.png", mask(1))
+    only(folder, True, "is grey", "in colour", "cell2.png")
+    write_png(images / "cell1.png", grey(1))
+    np.save(masks / "cell1.npy", mask(1) / 510)
+    (masks / "cell1.png").unlink()
+    only(folder, True, "cell1.npy", "0.5", "not probabilities")
+    (masks / "cell1.npy").unlink()
     write_png(masks / "cell1.png", grey(1))
     only(folder, True, "masks", "different values", "nearest neighbour")
     (masks / "cell1.png").unlink()
@@ -123,9 +136,20 @@ def test_each_note(folder):
     write_png(masks / "cell1.png", 255 - mask(1))
     only(folder, False, "masks", "exchange them")
     write_png(masks / "cell1.png", 1 + mask(1) // 255)
-    only(folder, False, "no class 0")
+    write_png(masks / "cell2.png", 1 + mask(2) // 255)
+    assert all("no class 0" in f.text and not f.problem for f in check_folder(folder).findings)
+    write_png(masks / "cell2.png", mask(2))
+    write_png(masks / "cell1.png", mask(1) // 2)
+    only(folder, False, "masks", "0, 127", "0, 255", "3 classes", "--labels")
+    assert check_folder(folder, labels="0=wall,127=cell,255=cell").findings == []
+    only(folder, True, "holds 255", "255=NAME", labels="0=wall,127=cell")
     write_png(masks / "cell1.png", grey(1) // 52)  # classes 0 to 4
     assert check_folder(folder).findings == []
+    write_tiff(images / "cell1.tif", grey(1).astype(np.uint16) * 257)
+    (images / "cell1.png").unlink()
+    only(folder, False, "cell1.tif", "uint16", "cell2.png", "uint8")
+    (images / "cell1.tif").unlink()
+    write_png(images / "cell1.png", grey(1))
     Image.fromarray(mask(1) > 0).save(masks / "cell1.png")  # one bit a pixel
     assert check_folder(folder).findings == []
     write_png(images / "cell1.png", mask(7))
@@ -136,6 +160,22 @@ def test_each_note(folder):
     for name in ("cell1.png", "cell2.png"):
         (masks / name).unlink()
     only(folder, False, "no masks", "predicted")
+
+
+def test_instances_are_said_to_be_some(folder):
+    for k in (1, 2):
+        write_png(folder / "masks" / f"cell{k}.png", np.arange(180, dtype=np.uint8).reshape(12, 15))
+    texts = [f.text for f in check_folder(folder).findings if f.problem]
+    assert len(texts) == 2 and all("180 different values" in t and "--instances" in t for t in texts)
+    report = check_folder(folder, instances=True)
+    assert report.findings == [] and "cell 99.4%" in report.labels[-1]
+
+
+def test_names_that_leave_it_open(folder):
+    write_png(folder / "masks" / "cell1_gt.png", mask(3))
+    (folder / "masks" / "cell1.png").unlink()
+    write_png(folder / "masks" / "cell1_mask.png", mask(3))
+    only(folder, True, "cell1_gt.png", "cell1_mask.png", "rename")
 
 
 def test_blank_and_copied_sections_are_numbered(tmp_path):
@@ -153,7 +193,7 @@ def test_problems_give_exit_code_1_and_come_first(folder, capsys):
     write_png(folder / "images" / "cell3.png", grey(3))
     write_png(folder / "images" / "cell1.png", np.zeros((12, 15), np.uint8))
     assert main(["check", str(folder)]) == 1
-    kinds = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[5:7]]
+    kinds = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[-3:-1]]
     assert kinds == ["PROBLEM", "note"]
 
 

@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     c = command("check", "Look a folder of images and masks over, and name the fix for each finding.")
     c.add_argument("folder", metavar="DIR", help="holds images/ and masks/, or cell1.png and cell1_mask.png, ...")
+    c.add_argument("--labels", default="", metavar="TEXT", help="what masks' values mean: 0=background,255=cell")
+    c.add_argument("--instances", action="store_true", help="each cell has its own number in the masks")
     command("download", "Fetch ISBI 2012 into the user's cache (23 MB, for non-commercial use).")
     c = command("synthetic", "Write a drawn stack of membranes under ISBI 2012's file names.")
     c.add_argument("folder", metavar="DIR", help="an existing folder to write to")
@@ -33,21 +35,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = p.parse_args(argv)
     if options.command == "check":
-        return check(options.folder)
+        return check(options.folder, options.labels, options.instances)
     if options.command == "download":
         return download()
     return synthetic(Path(options.folder), options.sections, options.size, options.seed)
 
 
-def check(folder: str) -> int:
+def check(folder: str, labels: str, instances: bool) -> int:
     """Print what the folder holds and what is wrong; 1 if anything must be mended before training."""
     from minunet.data.check import check_folder
 
-    report = check_folder(folder, progress=True)
+    report = check_folder(folder, progress=True, labels=labels, instances=instances)
     names = [str(entry.path.relative_to(folder)) for entry in report.entries]
     width = max(map(len, names))
     for entry, name in zip(report.entries, names):
         print(f"{'mask ' if entry.mask else 'image'}  {name:<{width}}  {entry.facts or 'cannot be read'}")
+    if report.pairs:
+        print("paired by name:")
+        for line in report.pairing.lines()[: report.pairs]:
+            print(line)
+    if report.labels:
+        print("labels:")
+        for line in report.labels:
+            print(line)
     for finding in sorted(report.findings, key=lambda f: not f.problem):
         print(f"{'PROBLEM' if finding.problem else 'note'}: {finding.text}")
     notes = len(report.findings) - report.problems

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from minunet.data import masks as mask_values
 from minunet.data.download import pixels_sha256
 from minunet.data.images import list_images, read_image
+from minunet.data.masks import MAX_CLASSES, Survey, is_colour, written
+from minunet.data.pairing import IMAGE_WORDS, MASK_WORDS, Pairing, is_mask_name, pair
 from minunet.errors import UserError
-
-IMAGE_WORDS = ("image", "images", "img", "imgs", "raw", "volume")
-MASK_WORDS = ("mask", "masks", "label", "labels", "gt", "seg", "truth", "annotations")
-MAX_CLASSES = 32  # class numbers end below this, but for 255
 
 
 @dataclass(frozen=True)
@@ -30,34 +28,44 @@ class Finding:
 
 @dataclass
 class Entry:
-    """One file: its role, its key (what is left of its name, equal for an image and its mask), its pixels' facts."""
+    """One file: its role, and its pixels' facts."""
 
     path: Path
     mask: bool
-    key: str
     shape: tuple[int, ...] | None = None  # None: could not be read
+    dtype: str = ""  # of an image's pixels; "" where they are of no use
     facts: str = ""
+    grey: bool = True  # no colour, whatever the number of channels
     sections: dict[int, str] = field(default_factory=dict)  # sha256 of each section that is not constant
+    survey: Survey | None = None  # of a mask that could be read
 
 
 @dataclass(frozen=True)
 class Report:
     entries: list[Entry]
-    pairs: int
+    pairing: Pairing | None  # None where names leave it open
+    labels: list[str]  # which value of the masks is which class, and the classes' shares
     findings: list[Finding]
 
     @property
     def problems(self) -> int:
         return sum(f.problem for f in self.findings)
 
+    @property
+    def pairs(self) -> int:
+        return len(self.pairing.pairs) if self.pairing else 0
 
-def check_folder(folder: str | os.PathLike[str], progress: bool = False) -> Report:
-    """Read every image file of a folder once and say what would trouble training.
 
-    Masks are told from images by their subfolder (masks, labels, gt, ...) or the end of their name (cell1_mask.png,
-    train-labels.tif), and belong to the image with the rest of the name (images/cell1.png, train-volume.tif).
-    Looked for: unreadable and constant files, NaN, copies, masks without image, other sizes, masks in colour,
-    with in-between values or with a single class. Raises UserError if there is no image file at all.
+def check_folder(
+    folder: str | os.PathLike[str], progress: bool = False, *, labels: str = "", instances: bool = False
+) -> Report:
+    """Read every image file of a folder once and say what would trouble `minunet train folder`.
+
+    Masks are told from images by their subfolder (masks, labels, gt, ...) or a word in their names (cell1_mask.png,
+    train-labels.tif), and belong to the image of the same name (`minunet.data.pairing.pair`). labels, instances: what
+    the masks' values mean, see `minunet.data.masks.make_table`.
+    Looked for: unreadable and constant files, NaN, copies, masks without image, other sizes, grey and colour mixed,
+    masks with in-between values or with a single class. Raises UserError if there is no image file at all.
     """
     from tqdm import tqdm
 
@@ -71,14 +79,16 @@ def check_folder(folder: str | os.PathLike[str], progress: bool = False) -> Repo
     findings: list[Finding] = []
     for entry in tqdm(entries, desc="reading", unit="file", leave=False, disable=None if progress else True):
         try:
-            pixels = read_image(entry.path)
+            findings += _look_at_mask(entry, instances) if entry.mask else _look_at_image(entry)
         except UserError as error:
             findings.append(Finding(True, str(error)))
-            continue
-        findings += _look_at(entry, pixels)
     findings += _copies(entries)
-    pairs, unpaired = _pair(entries)
-    return Report(entries, pairs, findings + unpaired)
+    images, masks = [e for e in entries if not e.mask], [e for e in entries if e.mask]
+    findings += _alike(images)
+    lines, found = _labels([e for e in masks if e.survey], labels, instances)
+    findings += found
+    pairing, found = _pair(images, masks)
+    return Report(entries, pairing, lines, findings + found)
 
 
 def _entries(root: Path) -> list[Entry]:
@@ -87,40 +97,30 @@ def _entries(root: Path) -> list[Entry]:
     known = (*IMAGE_WORDS, *MASK_WORDS, "isbi", "isbi2012")
     for sub in sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower() in known):
         files += list_images(sub)
-    ending = re.compile(rf"^(.*?)(?:[-_ .](?:({'|'.join(IMAGE_WORDS)})|({'|'.join(MASK_WORDS)})))?$", re.I)
-    entries = []
-    for path in files:
-        key, image_word, mask_word = ending.match(path.stem).groups()
-        mask = mask_word is not None or (image_word is None and path.parent.name.lower() in MASK_WORDS)
-        entries.append(Entry(path, mask, key.lower()))
-    return entries
+    return [Entry(p, p.parent.name.lower() in MASK_WORDS or is_mask_name(p)) for p in files]
 
 
 def _sections(pixels: np.ndarray) -> Iterator[np.ndarray]:
     """The sections of a stack (S, H, W), or the one grey or colour image."""
-    if pixels.ndim == 3 and not _colour(pixels.shape):
+    if pixels.ndim == 3 and not is_colour(pixels.shape):
         yield from pixels
     else:
         yield pixels
 
 
-def _colour(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[-1] in (2, 3, 4)
-
-
-def _look_at(entry: Entry, pixels: np.ndarray) -> Iterator[Finding]:
-    """Fill in what the entry's file holds, and yield what is wrong with it on its own."""
-    path = entry.path
+def _look_at_image(entry: Entry) -> Iterator[Finding]:
+    """Fill in what the image's file holds, and yield what is wrong with it on its own."""
+    path, pixels = entry.path, read_image(entry.path)
     entry.shape = pixels.shape
     size = " x ".join(map(str, pixels.shape))
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         entry.facts = f"{size}  {pixels.dtype}"
         yield Finding(True, f"{path}: holds NaN or infinite values; replace them, for example by the mean")
         return
-    entry.facts = f"{size}  {pixels.dtype}  {pixels.min():g}..{pixels.max():g}  mean {pixels.mean():.4g}"
-    if entry.mask:
-        yield from _look_at_mask(entry, pixels)
-        return
+    entry.dtype = str(pixels.dtype)
+    entry.facts = f"{size}  {pixels.dtype}  {pixels.min():g}..{pixels.max():g}  mean {pixels.mean(dtype=float):.4g}"
+    colour = is_colour(pixels.shape)
+    entry.grey = not colour or bool((pixels[..., 1:3] == pixels[..., :1]).all())
     blank = []
     for s, section in enumerate(_sections(pixels)):
         if section.min() == section.max():
@@ -128,43 +128,33 @@ def _look_at(entry: Entry, pixels: np.ndarray) -> Iterator[Finding]:
         else:
             entry.sections[s] = pixels_sha256(section)
     if blank:
-        which = "every pixel" if pixels.ndim == 2 or _colour(pixels.shape) else f"section {_some(blank)}"
+        which = "every pixel" if pixels.ndim == 2 or colour else f"section {_some(blank)}"
         yield Finding(True, f"{path}: {which} has one and the same value; leave it out, or export it again")
     elif ((pixels == pixels.min()) | (pixels == pixels.max())).all():
         yield Finding(False, f"{path}: has two grey values only; if it is a mask, put it into the folder masks")
 
 
-def _look_at_mask(entry: Entry, pixels: np.ndarray) -> Iterator[Finding]:
-    path = entry.path
-    if _colour(pixels.shape):
-        yield Finding(True, f"{path}: is a colour mask; save one grey value a class, 0 and 255 for two classes")
-        return
-    values, counts = np.unique(pixels, return_counts=True)
-    no_class = (values < 0) | ((values >= MAX_CLASSES) & (values != 255)) | (values % 1 != 0)
-    if no_class.any() and len(values) > 4:
-        why = ", since JPEG alters them" if path.suffix.lower() in (".jpg", ".jpeg") else ""
-        yield Finding(
-            True,
-            f"{path}: has {len(values)} different values, too many for classes{why}; save the mask as PNG or TIFF, "
-            "and resize masks by nearest neighbour only",
-        )
-        return
-    shares = "  ".join(f"{v:g}: {100 * c / pixels.size:.1f} %" for v, c in zip(values, counts))
-    entry.facts = f"{' x '.join(map(str, pixels.shape))}  {pixels.dtype}  {shares}"
-    if no_class.any():
-        yield Finding(
-            True,
-            f"{path}: has the values {_some(values)}; number the classes 0, 1, 2, ..., or 0 and 255 for two classes",
-        )
-    elif len(values) == 1:
-        yield Finding(False, f"{path}: has the single class {values[0]:g}; nothing is learned from it alone")
-    elif values[0] != 0:
+def _look_at_mask(entry: Entry, instances: bool) -> Iterator[Finding]:
+    """As `_look_at_image`, for a mask."""
+    path, pixels = entry.path, mask_values.read_mask(entry.path)
+    entry.shape = pixels.shape
+    found = mask_values.survey(pixels)
+    total, values = sum(found.counts.values()), sorted(found.counts)
+    kind = "colours" if found.colour else "values"
+    shown = _some([f"{written(v, kind)}: {found.counts[v] / total:.1%}" for v in values], 8, "  ")
+    entry.facts = f"{' x '.join(map(str, pixels.shape))}  {pixels.dtype}  {shown}"
+    if len(values) > MAX_CLASSES and not instances:
+        mask_values.make_table({path: found})  # raises, with the remedy
+    entry.survey = found
+    if len(values) == 1:
+        yield Finding(False, f"{path}: has the single class {written(values[0], kind)}; nothing is learned from it alone")
+    elif values[0] != 0 and not found.colour:
         yield Finding(False, f"{path}: has no class 0; check that classes are counted from 0")
-    if len(values) == 2 and values[0] == 0 and counts[0] > counts[1]:
+    if not instances and values in ([0, 1], [0, 255]) and found.counts[0] * 2 > total:
         yield Finding(
             False,
-            f"{path}: {100 * counts[0] / pixels.size:.0f} % is 0 (black); for membranes, 0 is the membrane and 255 the "
-            "cell interior: exchange them if it is the other way round",
+            f"{path}: {found.counts[0] / total:.0%} is 0 (black); for membranes, 0 is the membrane and 255 the cell "
+            "interior: exchange them if it is the other way round",
         )
 
 
@@ -173,7 +163,7 @@ def _copies(entries: list[Entry]) -> Iterator[Finding]:
     places: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
         for s, digest in entry.sections.items():
-            stack = len(entry.shape) == 3 and not _colour(entry.shape)
+            stack = len(entry.shape) == 3 and not is_colour(entry.shape)
             places[digest].append(f"{entry.path} section {s}" if stack else str(entry.path))
     for same in places.values():
         for copy in same[1:]:
@@ -184,48 +174,103 @@ def _copies(entries: list[Entry]) -> Iterator[Finding]:
             )
 
 
-def _pair(entries: list[Entry]) -> tuple[int, list[Finding]]:
-    """How many images have their mask, and what does not fit."""
-    images: dict[str, list[Entry]] = defaultdict(list)
-    masks: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        (masks if entry.mask else images)[entry.key].append(entry)
+def _alike(images: list[Entry]) -> Iterator[Finding]:
+    """What differs between the images."""
+    read = [e for e in images if e.dtype]
+    plain = [e for e in read if not is_colour(e.shape)]
+    coloured = [e for e in read if not e.grey]
+    if plain and coloured:
+        yield Finding(
+            True,
+            f"{plain[0].path}: is grey, and {coloured[0].path} in colour; convert all images to grey, or all to colour",
+        )
+    types: dict[str, Entry] = {}
+    sizes: dict[tuple[int, ...], Entry] = {}
+    for e in read:
+        types.setdefault(e.dtype, e)
+        sizes.setdefault(e.shape[:2] if is_colour(e.shape) else e.shape[-2:], e)
+    if len(types) > 1:
+        first, second = list(types.values())[:2]
+        yield Finding(
+            False,
+            f"{second.path}: is {second.dtype}, and {first.path} {first.dtype}; each image is normalised by itself, so "
+            "this does no harm unless brightness carries meaning: then export all alike",
+        )
+    if len(sizes) > 1:
+        areas = sorted(sizes, key=lambda s: s[0] * s[1])
+        yield Finding(
+            False,
+            f"{sizes[areas[-1]].path}: is {_by(areas[-1])}, and {sizes[areas[0]].path} {_by(areas[0])}; training takes "
+            "mixed sizes, but things should look equally large: else bring them to one size with --size",
+        )
+
+
+def _labels(masks: list[Entry], labels: str, instances: bool) -> tuple[list[str], list[Finding]]:
+    """The table of classes in words, and what is wrong with all masks together."""
+    if not masks:
+        return [], []
+    surveys = {e.path: e.survey for e in masks}
+    try:
+        table = mask_values.make_table(surveys, labels, instances)
+    except UserError as error:
+        return [], [Finding(True, str(error))] if len(masks) > 1 or labels else []
+    pixels = [0] * len(table["classes"])
+    classes = dict(table["map"])
+    for found in surveys.values():
+        for value, n in found.counts.items():
+            k = classes[value] if table["kind"] != "instances" else int(value != 0)
+            if k is not None:
+                pixels[k] += n
     findings = []
-    for group in (images, masks):
-        for same in group.values():
-            if len(same) > 1:
-                text = f"{same[1].path}: cannot be told from {same[0].path} by its name; rename one of them"
-                findings.append(Finding(True, text))
-    pairs = 0
-    for key, (image, *_) in images.items():
-        if key not in masks:
-            continue
-        mask = masks[key][0]
-        pairs += 1
+    most = max(len(found.counts) for found in surveys.values())
+    if most <= 2 < len(table["classes"]) and not labels:
+        pairs = {tuple(sorted(f.counts)): path for path, f in surveys.items() if len(f.counts) == 2}
+        (a, one), (b, other) = list(pairs.items())[:2] if len(pairs) > 1 else [((), None), ((), None)]
+        if one is not None:
+            text = (
+                f"{other}: holds {_some([written(v, table['kind']) for v in b])}, and {one} "
+                f"{_some([written(v, table['kind']) for v in a])}, which makes {len(table['classes'])} classes; if it "
+                "is two, save all masks alike, or say what is what with --labels"
+            )
+            findings.append(Finding(False, text))
+    return mask_values.describe(table, pixels), findings
+
+
+def _pair(images: list[Entry], masks: list[Entry]) -> tuple[Pairing | None, list[Finding]]:
+    """Which image has which mask, and what does not fit."""
+    try:
+        pairing = pair([e.path for e in images], [e.path for e in masks])
+    except UserError as error:
+        return None, [Finding(True, str(error))]
+    entry = {e.path: e for e in (*images, *masks)}
+    findings = []
+    for image, mask in ((entry[a], entry[b]) for a, b in pairing.pairs):
         if image.shape is None or mask.shape is None:
             continue
-        wanted = image.shape[:2] if _colour(image.shape) else image.shape
-        if not _colour(mask.shape) and mask.shape != wanted:
-            ours, theirs = " x ".join(map(str, mask.shape)), " x ".join(map(str, wanted))
-            findings.append(
-                Finding(True, f"{mask.path}: is {ours}, but its image {image.path} is {theirs}; export both alike")
-            )
+        wanted = image.shape[:2] if is_colour(image.shape) else image.shape
+        sides = mask.shape[:2] if is_colour(mask.shape) else mask.shape
+        if sides != wanted:
+            text = f"{mask.path}: is {_by(sides)}, but its image {image.path} is {_by(wanted)}; export both alike"
+            findings.append(Finding(True, text))
     findings += [
-        Finding(True, f"{m.path}: no image of that name; add it as {key}, or remove the mask")
-        for key, (m, *_) in masks.items()
-        if key not in images
+        Finding(True, f"{m}: no image of that name; add the image, rename one of them, or remove the mask")
+        for m in pairing.masks_left
     ]
-    bare = [image for key, (image, *_) in images.items() if key not in masks]
+    bare = pairing.images_left
     if bare and not masks:
         text = "no masks: this can be predicted, not trained on; put masks of the same names into the folder masks"
-        findings.append(Finding(False, f"{bare[0].path.parent}: {text}"))
+        findings.append(Finding(False, f"{bare[0].parent}: {text}"))
     elif bare:
-        names = _some([image.path.name for image in bare])
+        names = _some([p.name for p in bare])
         findings.append(Finding(False, f"{names}: no mask, so of no use for training; draw one, or leave it out"))
-    return pairs, findings
+    return pairing, findings
 
 
-def _some(items) -> str:
+def _by(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides))
+
+
+def _some(items, most: int = 4, between: str = ", ") -> str:
     """The first few, for a message."""
-    shown = ", ".join(str(i) for i in items[:4])
-    return shown + (f" and {len(items) - 4} more" if len(items) > 4 else "")
+    shown = between.join(str(i) for i in items[:most])
+    return shown + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from minunet.data.download import pixels_sha256
+from minunet.data.mixed import Mixed
 
 IGNORE = 255  # the label of pixels that no loss and no score counts
 Colour = tuple[int, int, int]
@@ -15,15 +17,15 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images of one size with labels, and where they came from.
+    """Images with labels, and where they came from.
 
     scored : how predictions are judged: "cells" by the ISBI challenge's scores (class 1 is the cell's interior),
-        "classes" by the confusion matrix
+        "classes" by the confusion matrix, "instances" by that and by the cell tracking challenge's SEG measure
     parts  : the fixed split, {"train": indices, "val": indices}; None where sections are held out by their numbers
     """
 
-    images: np.ndarray  # uint8 (S, H, W), or (S, H, W, C) in colour
-    labels: np.ndarray  # uint8 (S, H, W), class indices, IGNORE where a pixel does not count
+    images: np.ndarray | Mixed  # (S, H, W), or (S, H, W, C) in colour: uint8, or any type for a user's own
+    labels: np.ndarray | Mixed  # uint8 (S, H, W), class indices, IGNORE where a pixel does not count
     name: str
     synthetic: bool
     source: str  # in plain words, for people; starts with SYNTHETIC where it is drawn
@@ -33,6 +35,8 @@ class Dataset:
     scored: str = "cells"
     parts: Mapping[str, np.ndarray] | None = None
     names: tuple[str, ...] | None = None  # of the images; None: they are numbered
+    table: Mapping[str, Any] | None = None  # which value of the masks is which class: see `minunet.data.masks`
+    instances: np.ndarray | Mixed | None = None  # integers (S, H, W), 0 background: the cells one by one, where known
 
     @property
     def n_classes(self) -> int:
@@ -73,12 +77,15 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def resized(data: Dataset, size: tuple[int, int] | None) -> Dataset:
     """The data set with all images and labels at another size (h, w), which `source` then says; None: as it is."""
-    if size is None or data.labels.shape[1:3] == size:
+    if size is None or all(label.shape == size for label in data.labels):
         return data
     images = np.stack([resize_image(image, size) for image in data.images])
     labels = np.stack([resize_labels(label, size) for label in data.labels])
     source = f"{data.source}; resized to {size[0]} x {size[1]}"
-    return replace(data, images=images, labels=labels, source=source, sha256=pixels_sha256(images, labels))
+    changed = {"images": images, "labels": labels, "source": source, "sha256": pixels_sha256(images, labels)}
+    if data.instances is not None:
+        changed["instances"] = np.stack([resize_labels(cells, size) for cells in data.instances])
+    return replace(data, **changed)
 
 
 def resize_map(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -49,7 +49,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Raises UserError (one line: file, what is wrong, remedy) for a file that is missing, a folder, empty, cut
     short, damaged, of another kind, or that declares more than MAX_BYTES of pixels.
     """
-    kind = _kind(path)
+    kind = kind_of(path)
     try:
         if kind == "npy":
             pixels = _read_npy(path)
@@ -66,6 +66,21 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         ) from error
     _check_shape(path, pixels.shape)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def read_palette(path: str | os.PathLike[str]) -> list[tuple[int, int, int]] | None:
+    """The colours of a PNG's palette, by index; None for every other file. Raises UserError as `read_image`."""
+    from PIL import Image
+
+    if kind_of(path) != "png":
+        return None
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            table = image.getpalette("RGB") if image.mode == "P" else None
+    except Exception as error:  # as in read_image
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: cannot be read as PNG, it is cut short or damaged ({reason})") from error
+    return None if table is None else list(zip(table[0::3], table[1::3], table[2::3]))
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -101,8 +116,8 @@ def write_tiff(path: str | os.PathLike[str], stack: np.ndarray) -> None:
         tifffile.imwrite(tmp, np.ascontiguousarray(stack), photometric="minisblack", metadata=None)
 
 
-def _kind(path: str | os.PathLike[str]) -> str:
-    """What the first bytes say the file is: a value of _MAGIC."""
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """What the first bytes say the file is: "png", "jpeg", "bmp", "tiff" or "npy". Raises UserError as `read_image`."""
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
