@@ -110,7 +110,7 @@ def lines(model: Network, size: Size) -> list[Line]:
                 line.shape, line.nbytes = y.shape, y.data.nbytes
             return y
 
-        with _watched(model, run), _kernels(kernel):
+        with _watched(model, run), watched_kernels(kernel):
             model.eval()(image(model, size))
         settle()
     for path, module in _paths(model):
@@ -171,7 +171,7 @@ def _watched(model: Module, run: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _kernels(record: Any) -> Iterator[None]:
+def watched_kernels(record: Any) -> Iterator[None]:
     """Let `record(name, *arrays, **options)` stand in for the kernels of the backend of shapes."""
     kept = dict(shapes.kernels)
     shapes.kernels.update({name: partial(record, name) for name in kept})

@@ -19,13 +19,16 @@ name = "shapes"
 
 
 class ShapeArray:
-    """What is left of an array without its elements. Arithmetic between equal shapes gives that shape."""
+    """What is left of an array without its elements. Arithmetic between equal shapes gives that shape.
 
-    __slots__ = ("dtype", "shape")
+    base : the array that it is another shape of, or the NumPy array that it was made of; None if a kernel made it
+    """
+
+    __slots__ = ("base", "dtype", "shape")
     flags = SimpleNamespace(c_contiguous=True)
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any = np.float32):
-        self.shape, self.dtype = tuple(int(n) for n in shape), np.dtype(dtype)
+    def __init__(self, shape: tuple[int, ...], dtype: Any = np.float32, base: Any = None):
+        self.shape, self.dtype, self.base = tuple(int(n) for n in shape), np.dtype(dtype), base
 
     @property
     def ndim(self) -> int:
@@ -48,7 +51,7 @@ class ShapeArray:
     def reshape(self, *shape: Any) -> ShapeArray:
         shape = shape[0] if isinstance(shape[0], tuple) else shape
         known = prod(n for n in shape if n >= 0)
-        return ShapeArray(tuple(n if n >= 0 else self.size // known for n in shape), self.dtype)
+        return ShapeArray(tuple(n if n >= 0 else self.size // known for n in shape), self.dtype, base=self)
 
     def copy(self) -> ShapeArray:
         return self
@@ -73,7 +76,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> ShapeArray:
 
 def asarray(a: Any) -> ShapeArray:
     """The shape of a NumPy array."""
-    return ShapeArray(a.shape, a.dtype)
+    return ShapeArray(a.shape, a.dtype, base=a)
 
 
 def numpy(a: ShapeArray) -> np.ndarray:
