@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minunet import backends
 from minunet.models.ports import Pair, encoder_schemes
-from minunet.models.ports_networks import arguments, other_forms, schemes
+from minunet.models.ports_networks import arguments, namings, other_forms, schemes
 from minunet.nn import Module
 from minunet.torchpickle import printable
 
@@ -87,6 +88,27 @@ def from_torch(
     return model
 
 
+def to_torch(model: Module) -> tuple[str, dict[str, np.ndarray]]:
+    """(whose names, PyTorch state dict) of a model: `from_torch` the other way round.
+
+    The names are those of the first known port of this network, in this form, that has all of its layers; else the
+    names here, with "weight" and "bias". Layouts are PyTorch's: (O, C, KH, KW), transposed ones (C_in, C_out, KH, KW).
+    """
+    own = own_tensors(model)
+    needed = layers(own)
+    known = (*namings(model), own_scheme(model))
+    whose, pairs = next((t, pairs) for t, pairs in known if {pair.ours for pair in pairs} == needed.keys())
+    state = {}
+    for pair in pairs:
+        for role, name in needed[pair.ours].items():
+            value = backends.owner(own[name]).numpy(own[name])
+            if value.ndim == 4:
+                value = value.transpose(3, 0, 1, 2) if pair.kind == "transposed" else value.transpose(0, 3, 1, 2)
+                value = value[:, :, 0, 0] if pair.kind == "linear" else value
+            state[f"{pair.theirs}.{role}"] = np.ascontiguousarray(value)
+    return whose, state
+
+
 def fill(model: Module, found: Match) -> None:
     """Copy what was matched into the model, converted to its precision."""
     own = own_tensors(model)
@@ -105,7 +127,8 @@ def match(model: Module, state_dict: Mapping[str, Any], encoder: bool = False, o
     """
     own, arrays = own_tensors(model), {k: v for k, v in state_dict.items() if _counts(k)}
     given, needed = layers(arrays), layers(own)
-    how, pairs = _by_names(encoder_schemes(model) if encoder else schemes(model), given)
+    known = encoder_schemes(model) if encoder else [*schemes(model), own_scheme(model)]
+    how, pairs = _by_names(known, given)
     if encoder and not pairs:
         raise ValueError(f"{some(given)}: these are not torchvision's names of the encoder of {type(model).__name__}")
     if not pairs and not encoder:
@@ -119,12 +142,13 @@ def match(model: Module, state_dict: Mapping[str, Any], encoder: bool = False, o
             )
     pairs = pairs or _by_order(arrays, given, own, needed)
     found, reached = Match(f"by the names of {how}" if how else "by order"), set()
-    for ours, theirs, change in pairs:
+    for ours, theirs, change, kind in pairs:
         for role, name in needed[ours].items():
             reached.add(name)
             other = given.get(theirs, {}).get(role)
             if other is not None:
                 value = _array(arrays[other])
+                value = value.transpose(1, 0, 2, 3) if kind == "transposed" and value.ndim == 4 else value
                 _put(found, model, name, own[name].shape, other, change(value) if change else value)
             elif role == "bias" and theirs in given and "running_mean" not in needed[ours]:
                 found.zeros.append(name)
@@ -155,6 +179,11 @@ def own_tensors(model: Module) -> dict[str, Any]:
     own = {name: p.data for name, p in model.named_parameters()}
     own.update((name, b) for name, b in model.named_buffers() if b.dtype.kind == "f")
     return own
+
+
+def own_scheme(model: Module) -> tuple[str, list[Pair]]:
+    """(title, pairs) of the names that stand here, as `to_torch` uses them where no port has others."""
+    return "minunet", [Pair(layer, layer) for layer in layers(own_tensors(model))]
 
 
 def layers(tensors: Iterable[str]) -> Layers:

@@ -18,11 +18,14 @@ from minunet.models.vgg import VGG16
 
 
 class Pair(NamedTuple):
-    """Our layer, theirs, and what is done to each of its tensors first, if anything."""
+    """Our layer, theirs, what is done to each of its tensors first, if anything, and what theirs is where ours is a
+    convolution of 1x1 and theirs is none: "linear" or "transposed".
+    """
 
     ours: str
     theirs: str
     change: Callable[[np.ndarray], np.ndarray] | None = None
+    kind: str | None = None
 
 
 Pairs = Iterator[Pair]

@@ -19,12 +19,25 @@ class Port(NamedTuple):
     title: str
     pairs: Callable[[Any], Pairs]
     arguments: dict[str, Any] | None = None
+    prefix: str = ""  # before all names in the author's own files
+
+
+def namings(model: nn.Module) -> list[tuple[str, list[Pair]]]:
+    """`schemes` with the names as they stand in the authors' own files."""
+    known = zip(_ports(model), schemes(model))
+    return [
+        (title, [pair._replace(theirs=port.prefix + pair.theirs) for pair in pairs]) for port, (title, pairs) in known
+    ]
 
 
 def schemes(model: nn.Module) -> list[tuple[str, list[Pair]]]:
     """(title, pairs) of each port of this network, in this form."""
+    return [(port.title, list(port.pairs(model))) for port in _ports(model)]
+
+
+def _ports(model: nn.Module) -> list[Port]:
     known = PORTS.get(getattr(model, "config", {}).get("model"), [])
-    return [(port.title, list(port.pairs(model))) for port in known if not _other_form(model, port)]
+    return [port for port in known if not _other_form(model, port)]
 
 
 def other_forms(model: nn.Module) -> list[tuple[str, list[Pair]]]:
@@ -114,7 +127,7 @@ def deconvnet_lee(model: Any) -> Pairs:
     yield from unit("fc6_deconv", "deconv67.0", "deconv67.1")
     for s, stage in zip(range(len(model.decoder), 0, -1), model.decoder):
         yield from row(f"decoder.{len(model.decoder) - s}", f"deconv{s}", len(stage))
-    yield Pair("score", f"deconv1.{3 * len(model.decoder[-1])}")
+    yield Pair("score", f"deconv1.{3 * len(model.decoder[-1])}", kind="transposed")
 
 
 def unet_milesial(model: Any) -> Pairs:
@@ -258,7 +271,7 @@ def dfn_torchseg(model: Any) -> Pairs:
             yield from refine(f"{path}_head.{k}.rrb", f"{path}_heads.{k}.rrb")
             yield Pair(f"{path}_head.{k}.conv", f"{path}_heads.{k}.conv")
         for mine, other in ("fc1", 0), ("fc2", 2):
-            yield Pair(f"attention.{k}.{mine}", f"cabs.{k}.channel_attention.fc.{other}")
+            yield Pair(f"attention.{k}.{mine}", f"cabs.{k}.channel_attention.fc.{other}", kind="linear")
 
 
 def fanet_feinanshan(model: Any) -> Pairs:
@@ -284,8 +297,8 @@ PORTS = {
     "rednet_restoration": [Port("yjn870/REDNet-pytorch", rednet_restoration_yjn)],
     "deeplab_v1": [Port("CoinCheung/Deeplab-Large-FOV", deeplab_v1_cheung)],
     "deeplab_v2": [
-        Port("kazuto1011/deeplab-pytorch", deeplab_v2_kazuto),
-        Port("kazuto1011/deeplab-pytorch of 2018", deeplab_v2_kazuto_2018),
+        Port("kazuto1011/deeplab-pytorch", deeplab_v2_kazuto, prefix="base."),
+        Port("kazuto1011/deeplab-pytorch of 2018", deeplab_v2_kazuto_2018, prefix="scale."),
     ],
     "deeplab_v3": [
         Port("torchvision's deeplabv3", deeplab_v3_torchvision, {"form": "torchvision"}),
