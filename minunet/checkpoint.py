@@ -7,7 +7,8 @@
 
 Nothing in it is code (no pickle), so a checkpoint from a stranger can be loaded. The sha256 covers every byte of the
 file, its own 64 digits taken as zeros: no damage, in numbers, names or text, goes unnoticed. The same state gives the
-same bytes. A file is replaced whole or not at all, whatever kills the process.
+same bytes. A file is replaced whole or not at all, whatever kills the process. Since disks err too, the file that was
+replaced stays beside it (NAME.previous.safetensors) and is offered where the newest one is damaged.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ FORMAT = 1  # raised when a file can no longer be read by the minunet before
 KEY = "minunet"
 _MARK = b'{\\"sha256\\":\\"'  # our JSON as it lies in the header, its quotes escaped; the digits follow
 _ZEROS = b"0" * 64
+_CHUNK = 2**20
 _TRAINING_ONLY = {"seed", "dropout"}  # arguments that change how a network is trained, not what its weights compute
 
 
@@ -55,6 +58,7 @@ def save(
     optimizer: Optimizer | None = None,
     extra: Mapping[str, Any] | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
+    keep_previous: bool = True,
 ) -> None:
     """Write a checkpoint; `path` is the old file or the complete new one at every moment.
 
@@ -62,6 +66,7 @@ def save(
     extra  : what JSON can say, under string keys: configuration, step, `rng.bit_generator.state`, ... NumPy numbers
              become Python's; tuples come back as lists
     arrays : further arrays by name: real (float16 and wider), integer or bool, of any shape
+    keep_previous : keep a whole checkpoint that `path` is now as `previous(path)`
 
     Raises UserError where the disk refuses, ValueError for a model without config, or what the format cannot hold.
     """
@@ -87,19 +92,56 @@ def save(
         raise ValueError(f"checkpoint: config and extra must be what JSON can say: {error}") from error
     data = safetensors.numpy.save(tensors, metadata={KEY: text})
     at = _digits_at(data)
+    if keep_previous and is_whole(path):
+        _keep(Path(os.path.realpath(path)), previous(path))
     with atomic_write(path) as tmp, tmp.open("wb") as file:
         file.write(data)
         file.seek(at)
         file.write(_sha256(data, at).encode())
 
 
+def previous(path: str | os.PathLike[str]) -> Path:
+    """Where the checkpoint before `path` is kept: run/checkpoint.previous.safetensors for run/checkpoint.safetensors"""
+    target = Path(os.path.realpath(path) if os.path.exists(path) else path)
+    return target.with_name(f"{target.stem}.previous{target.suffix}")
+
+
+def is_whole(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is there and is a checkpoint with every byte as it was saved; a piece at a time in memory."""
+    if not (os.path.isfile(path) and os.access(path, os.R_OK)):
+        return False
+    with open(path, "rb") as file:
+        start = file.read(8)
+        data = start + file.read(min(int.from_bytes(start, "little"), os.path.getsize(path)))
+        at = _digits_at(data)
+        if at < 0:
+            return False
+        digest = _digest(data, at)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest().encode() == data[at : at + 64]
+
+
+def _keep(newest: Path, kept: Path) -> None:
+    """Call the file by a second name; it keeps its first until the new one takes that."""
+    try:
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(newest, kept)
+        except OSError:  # a file system whose files have one name only
+            newest.replace(kept)
+    except OSError as error:
+        raise UserError(f"{kept}: cannot be written ({error.strerror or error})") from error
+
+
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint in a file: the network built anew from its config, in the precision it was saved in.
 
     Raises UserError (one line: file, what is wrong, remedy) for a file that is missing, cut short, damaged in any
-    bit, made by a newer minunet, no checkpoint at all, or of a network that is not known here.
+    bit, made by a newer minunet, no checkpoint at all, or of a network that is not known here. Where the checkpoint
+    before it is whole, the remedy names that one.
     """
-    ours, tensors = _read(path)
+    ours, tensors = read(path)
     config = dict(ours["config"])
     try:
         model = models.build(config.pop("model"), **config)
@@ -119,7 +161,7 @@ def load_into(model: Network, path: str | os.PathLike[str]) -> Checkpoint:
     The network must be the one saved: same name and arguments, `seed` and `dropout` aside. Raises UserError that
     names the first difference, or as `load` does; the model is then unchanged.
     """
-    ours, tensors = _read(path)
+    ours, tensors = read(path)
     saved, wanted = _with_defaults(model, ours["config"]), _with_defaults(model, getattr(model, "config", {}))
     for key in [*wanted, *saved]:
         if key not in _TRAINING_ONLY and saved.get(key) != wanted.get(key):
@@ -148,8 +190,17 @@ def _with_defaults(model: Network, config: Mapping[str, Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(config)
 
 
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Our part of the metadata and the tensors, after every check that needs no model. Raises UserError as `load`."""
+    try:
+        return _read(path)
+    except UserError as error:
+        if is_whole(kept := previous(path)):
+            raise UserError(f"{error}; the checkpoint before it is whole: {kept}") from error
+        raise
+
+
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Our part of the metadata and the tensors, after every check that needs no model."""
     data = _bytes(path)
     damaged = UserError(f"{path}: is damaged, its bytes are not those that were saved; copy it again, or take another")
     try:
@@ -214,11 +265,15 @@ def _digits_at(data: bytes) -> int:
 
 def _sha256(data: bytes, at: int) -> str:
     """sha256 of all bytes, with zeros for the 64 digits that begin at `at`."""
+    return _digest(data, at).hexdigest()
+
+
+def _digest(data: bytes, at: int) -> Any:
     view = memoryview(data)
     digest = hashlib.sha256(view[:at])
     digest.update(_ZEROS)
     digest.update(view[at + 64 :])
-    return digest.hexdigest()
+    return digest
 
 
 def _storable(name: str, array: Any) -> np.ndarray:

@@ -7,8 +7,14 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from minunet.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 
 def cache_folder() -> Path:
@@ -25,8 +31,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The file's bytes reach the disk (fsync) before the rename, and the rename is atomic, so that after a crash
     `path` is the old file or the new one. If the block raises, the temporary file is removed and `path` is as
-    it was. The temporary name ends in ".tmp": name the format where a library guesses it from the ending, and
-    open the path yourself where a library (numpy.save) appends one.
+    it was. What a killed process left behind is removed by the next write of the same file. The temporary name
+    ends in ".tmp": name the format where a library guesses it from the ending, and open the path yourself where a
+    library (numpy.save) appends one.
 
     Raises UserError when the folder is missing, `path` is not a plain file, or the disk refuses.
 
@@ -40,9 +47,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         kind = "a folder" if target.is_dir() else "not a plain file"
         raise UserError(f"{path}: cannot be written, since it is {kind}; choose another file name")
 
-    tmp = target.with_name(f".{target.name[:180]}.{secrets.token_hex(4)}.tmp")
+    start = f".{target.name[:180]}."
+    tmp = target.with_name(f"{start}{secrets.token_hex(4)}.tmp")
+    held = None
     try:
-        tmp.open("xb").close()  # takes the name, with the permissions that the user's umask gives
+        _remove_left_over(target.parent, start)
+        held = _held(tmp)
         yield tmp
         with tmp.open("rb+") as file:
             os.fsync(file.fileno())
@@ -54,6 +64,38 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         tmp.unlink(missing_ok=True)
+        if held is not None:
+            held.close()
+
+
+def _held(tmp: Path) -> BinaryIO | None:
+    """Make the file, with the permissions that the user's umask gives, and hold its lock for as long as it is written:
+    the system lets go of a lock when its process ends, however it ends.
+    """
+    while True:
+        file = tmp.open("xb")
+        if fcntl is None:  # where files that are open cannot be renamed
+            file.close()
+            return None
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if tmp.exists():
+            return file
+        file.close()  # taken for a left-over before it was locked
+
+
+def _remove_left_over(folder: Path, start: str) -> None:
+    """Remove the temporary files of this beginning whose writers are gone: nobody holds their locks."""
+    if fcntl is None:
+        return
+    for name in os.listdir(folder):
+        if not (name.startswith(start) and name.endswith(".tmp") and len(name) == len(start) + 12):
+            continue
+        try:
+            with open(folder / name, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / name).unlink(missing_ok=True)
+        except OSError:  # its writer lives, or has just renamed it, or it is not ours to remove
+            continue
 
 
 def _sync_folder(folder: Path) -> None:
