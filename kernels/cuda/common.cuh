@@ -28,6 +28,8 @@ using InOut = T*;
 #error "REAL must be float or double: compile with -DREAL=float"
 #endif
 
+using u8 = unsigned char;
+using u16 = unsigned short;
 using u64 = unsigned long long;
 
 // Where a flat loop over elements starts and how far it steps: neighbouring threads on neighbouring elements.

@@ -51,8 +51,8 @@ static inline unsigned short f16_bits(float x) {  // to nearest, ties to even
     if (isnan(x)) return 0x7FFF;
     if (size >= 65520.0f) return sign | 0x7C00;  // rounds beyond the largest, 65504
     int exponent;
-    frexpf(size, &exponent);                                // size = m 2^exponent, 1/2 <= m < 1
-    const int unit = exponent < -13 ? -24 : exponent - 11;  // the last place's weight; subnormal below 2^-14
+    frexpf(size, &exponent);                                       // size = m 2^exponent, 1/2 <= m < 1
+    const int unit = size < ldexpf(1, -14) ? -24 : exponent - 11;  // the last place's weight; zero, subnormal: 2^-24
     const unsigned steps = unsigned(nearbyintf(ldexpf(size, -unit)));
     if (unit == -24) return static_cast<unsigned short>(sign | steps);  // 1024 steps carry into the exponent
     return static_cast<unsigned short>(sign | (((unit + 24) << 10) + steps));

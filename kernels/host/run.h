@@ -139,13 +139,15 @@ static void run_block(bool descending) {
         t.index = {k % blockDim.x, k / blockDim.x % blockDim.y, k / (blockDim.x * blockDim.y)};
     }
     for (;;) {
-        int done = 0, at_barrier = 0;
         for (int k = 0; k < n_threads; k++) {
             Thread& t = threads[descending ? n_threads - 1 - k : k];
             if (t.state == READY) resume(t);
             if (failed) return;
-            done += t.state == DONE;
-            at_barrier += t.state == AT_BARRIER && t.line == threads[0].line;
+        }
+        int done = 0, at_barrier = 0;
+        for (int k = 0; k < n_threads; k++) {
+            done += threads[k].state == DONE;
+            at_barrier += threads[k].state == AT_BARRIER && threads[k].line == threads[0].line;
         }
         if (done == n_threads) break;
         if (at_barrier == n_threads)

@@ -31,7 +31,7 @@ def _import_cupy() -> tuple[Any, str]:
     try:
         return import_module("cupy"), ""
     except ImportError as error:
-        return None, f"CuPy is missing ({error}); install the extra for your driver: pip install 'minunet[cuda13]'"
+        return None, f"CuPy is missing ({error}); pip install 'minunet[cuda13]', or cuda12 for a driver before 580"
 
 
 @lru_cache(maxsize=1)
@@ -60,6 +60,12 @@ def reason() -> str:
         return (
             f"the GPU is sm_{capability()}, and NVRTC {'.'.join(map(str, nvrtc.version()))} compiles for"
             f" sm_{nvrtc.architectures()[0]} to sm_{nvrtc.architectures()[-1]}; update nvidia-cuda-nvrtc"
+        )
+    newest = module.cuda.runtime.driverGetVersion() // 1000
+    if newest < nvrtc.version()[0]:
+        return (
+            f"the driver supports CUDA {newest}, and NVRTC {'.'.join(map(str, nvrtc.version()))} is newer;"
+            f" update the driver, or install NVRTC {newest}"
         )
     return ""
 
@@ -132,6 +138,9 @@ class _Gpu:
 
     def address(self, array: Any) -> int:
         return array.data.ptr
+
+    def architecture(self) -> int:
+        return capability()
 
     def run(
         self,

@@ -34,6 +34,8 @@ class Device(Protocol):
 
     def address(self, array: Any) -> int: ...
 
+    def architecture(self) -> int: ...
+
     def run(
         self,
         program: Program,
@@ -114,7 +116,8 @@ def pack(kernel: str, parameters: tuple[Parameter, ...], args: tuple[Any, ...]) 
 def _check_array(kernel: str, parameter: Parameter, value: Any) -> None:
     dtype = getattr(value, "dtype", None)
     if dtype != parameter.dtype:
-        raise TypeError(f"{kernel}: {parameter.name} must be an array of {parameter.dtype}; it is {dtype or value!r}")
+        what = repr(value) if dtype is None else str(dtype)
+        raise TypeError(f"{kernel}: {parameter.name} must be an array of {parameter.dtype}; it is {what}")
     if not value.flags.c_contiguous:
         raise ValueError(f"{kernel}: {parameter.name} is not C-contiguous; a kernel reads memory as it lies")
     if value.size > MOST_ELEMENTS:

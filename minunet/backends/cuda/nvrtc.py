@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from minunet.backends.cuda import disk, sources
+from minunet.backends.cuda import disk, driver, sources
 from minunet.backends.cuda.sources import Program
 from minunet.errors import UserError
 
@@ -52,7 +52,9 @@ def _candidates() -> Iterator[str]:
 def library() -> tuple[ctypes.CDLL | None, str]:
     """The library and the path it was loaded from; (None, why not) where there is none."""
     reason = "no libnvrtc was found"
-    for path in _candidates():
+    found, _ = driver.find()
+    newest = found.version[0] if found else None
+    for path in sorted(_candidates(), key=lambda path: _too_new(path, newest)):
         try:
             # NVRTC opens its second library by bare name, which finds only what is loaded already or is on the path.
             for beside in sorted(Path(path).parent.glob("libnvrtc-builtins.so*")) if "/" in path else ():
@@ -61,6 +63,12 @@ def library() -> tuple[ctypes.CDLL | None, str]:
         except OSError as error:
             reason = f"{path} could not be loaded ({error})"
     return None, reason
+
+
+def _too_new(path: str, newest: int | None) -> bool:
+    """Whether a library's major version is above the driver's, which could not load what it compiles."""
+    match = re.search(r"\.so\.(\d+)", path)
+    return bool(newest and match and int(match[1]) > newest)
 
 
 def available() -> bool:
@@ -138,7 +146,7 @@ def cubin(program: Program, architecture: str) -> Path:
     chosen = options(program, architecture)
     sources.show(program, chosen)
     key = sources.digest(program, False, *chosen, "NVRTC {}.{}".format(*version()))
-    stem = f"{program.file.removesuffix('.cu').replace('/', '-')}-{program.real}-{architecture}-{key}"
+    stem = f"{program.stem}-{architecture}-{key}"
 
     def make(temporary: Path) -> None:
         code, log = compile_program(program, architecture)

@@ -47,9 +47,14 @@ class Parameter:
 class Program:
     """A kernel file with everything that its text depends on: the type REAL and other macros."""
 
-    file: str  # below kernels/cuda, "conv/1_naive.cu"
+    file: str  # below kernels/cuda, "conv/1_naive.cu"; or the absolute path of a file elsewhere
     real: str  # "float" or "double"
     defines: tuple[tuple[str, int | str], ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """What a compiled file's name starts with: "conv-1_naive-float"."""
+        return "-".join((*Path(self.file).with_suffix("").parts[-2:], self.real))
 
     @property
     def macros(self) -> tuple[str, ...]:
@@ -72,10 +77,17 @@ def files() -> list[str]:
     return sorted(path.relative_to(base).as_posix() for path in base.rglob("*.cu"))
 
 
-def headers(host: bool) -> list[Path]:
-    """All headers that a kernel file may include."""
-    paths = sorted((folder() / "cuda").rglob("*.cuh"))
-    return [*paths, *sorted((folder() / "host").glob("*.h"))] if host else paths
+def headers(file: str, host: bool) -> list[Path]:
+    """All headers that a kernel file includes, through others as well; for the host those of kernels/host besides."""
+    base, found, left = folder() / "cuda", [], [folder() / "cuda" / file]
+    while left:
+        path = left.pop()
+        for name in _INCLUDE.findall(path.read_text(encoding="utf-8")):
+            header = next((h for h in (path.parent / name, base / name) if h.is_file()), None)
+            if header is not None and header not in found:
+                found.append(header)
+                left.append(header)
+    return sorted(found) + (sorted((folder() / "host").glob("*.h")) if host else [])
 
 
 @lru_cache
@@ -139,7 +151,7 @@ def digest(program: Program, host: bool, *extra: str) -> str:
     total = hashlib.sha256()
     for part in (program.file, text(program.file), *program.macros, *extra):
         total.update(part.encode() + b"\0")
-    for path in headers(host):
+    for path in headers(program.file, host):
         total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:24]
 

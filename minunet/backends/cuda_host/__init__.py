@@ -102,6 +102,10 @@ class _Host:
     def address(self, array: np.ndarray) -> int:
         return array.__array_interface__["data"][0]
 
+    def architecture(self) -> int:
+        """Whatever a kernel asks for is emulated, up to what Hopper has."""
+        return 90
+
     def run(
         self,
         program: Program,

@@ -74,8 +74,7 @@ def library(program: Program) -> Path:
     sources.show(program, chosen)
     unit = wrapper(program)
     key = sources.digest(program, True, *chosen, compiler, version, unit)
-    stem = f"{program.file.removesuffix('.cu').replace('/', '-')}-{program.real}-host-{key}"
-    return disk.entry(f"{stem}.so", lambda path: _compile(program, unit, compiler, chosen, path))
+    return disk.entry(f"{program.stem}-host-{key}.so", lambda path: _compile(program, unit, compiler, chosen, path))
 
 
 def _compile(program: Program, unit: str, compiler: str, chosen: tuple[str, ...], path: Path) -> None:
@@ -84,10 +83,9 @@ def _compile(program: Program, unit: str, compiler: str, chosen: tuple[str, ...]
         source, compiled = Path(scratch) / "unit.cpp", Path(scratch) / "unit.o"
         source.write_text(unit)
         includes = [f"-I{base / 'cuda'}", f"-I{base / 'host'}"]
-        done = subprocess.run([compiler, *chosen, *includes, "-c", source, "-o", compiled],
-                              capture_output=True, text=True)  # fmt: skip
-        if done.returncode:
-            raise sources.compile_error(program, chosen, Path(compiler).name, done.stderr)
-        done = subprocess.run([compiler, "-shared", compiled, "-o", path], capture_output=True, text=True)
-        if done.returncode:
-            raise sources.compile_error(program, ("-shared",), Path(compiler).name, done.stderr)
+        steps = ((*chosen, *includes, "-c", source, "-o", compiled), ("-shared", compiled, "-o", path))
+        for arguments in steps:
+            plain = {**os.environ, "LC_ALL": "C"}  # messages in English, with plain quotes
+            done = subprocess.run([compiler, *arguments], capture_output=True, text=True, env=plain)
+            if done.returncode:
+                raise sources.compile_error(program, chosen, Path(compiler).name, done.stderr)

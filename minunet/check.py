@@ -1,0 +1,125 @@
+"""`minunet check`: what this machine has of what minunet can use, one line each, and how to get what is missing.
+
+minunet check          everything; exit code 1 if what every installation needs is missing
+minunet check cuda     driver, device, CuPy, NVRTC, one kernel; exit code 1 if the GPU cannot be used
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from typing import NamedTuple
+
+import numpy as np
+
+from minunet import backends, cli, files
+from minunet.errors import UserError
+
+PACKAGES = ("numpy", "scipy", "numba", "pillow", "tqdm", "safetensors", "tifffile")
+OLDEST_PYTHON = (3, 11)
+
+
+class Finding(NamedTuple):
+    """One line: whether it is there, what it is, which one or the remedy."""
+
+    fine: bool
+    what: str
+    text: str
+
+
+def basics() -> Iterator[Finding]:
+    """What every installation needs."""
+    now = sys.version_info[:3]
+    said = ".".join(map(str, now))
+    enough = now >= OLDEST_PYTHON
+    yield Finding(enough, "Python", said if enough else f"{said}; minunet needs 3.11 or newer")
+    for package in PACKAGES:
+        try:
+            yield Finding(True, package, metadata.version(package))
+        except metadata.PackageNotFoundError:
+            yield Finding(False, package, f"not installed; pip install {package}")
+    folder = files.cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.atomic_write(folder / ".check") as temporary:
+            temporary.write_bytes(b"")
+        (folder / ".check").unlink()
+        yield Finding(True, "cache", str(folder))
+    except (OSError, UserError) as error:
+        yield Finding(False, "cache", f"{folder} cannot be written ({error}); set MINUNET_CACHE to a folder that can")
+    yield _kernel("cpu")
+
+
+def cuda() -> Iterator[Finding]:
+    """What the backend `cuda` needs."""
+    from minunet.backends import cuda as backend
+    from minunet.backends.cuda import driver, nvrtc
+
+    found, why = driver.find()
+    if found is None:
+        yield Finding(False, "driver", why)
+    else:
+        yield Finding(True, "driver", "supports CUDA {}.{}".format(*found.version))
+        for device in found.devices:
+            old = device.capability < backend.OLDEST
+            remedy = f"; the kernels need sm_{backend.OLDEST} or newer" if old else ""
+            text = f"{device.name}, sm_{device.capability}, {device.memory / 2**30:.1f} GiB{remedy}"
+            yield Finding(not old, "device", text)
+    module, why = backend.cupy()
+    yield Finding(module is not None, "CuPy", why if module is None else module.__version__)
+    if nvrtc.available():
+        version, path = nvrtc.version(), nvrtc.library()[1]
+        yield Finding(True, "NVRTC", f"{version[0]}.{version[1]}, {path}")
+    else:
+        yield Finding(False, "NVRTC", f"{nvrtc.library()[1]}; {nvrtc.REMEDY}")
+    yield _kernel("cuda")
+
+
+def cuda_host() -> Iterator[Finding]:
+    """What the backend `cuda_host` needs: a compiler."""
+    from minunet.backends.cuda_host import compiler
+
+    path, text = compiler.find()
+    yield Finding(path is not None, "C++ compiler", text if path is None else f"{text}, {path}")
+    yield _kernel("cuda_host")
+
+
+def _kernel(name: str) -> Finding:
+    """Whether a backend computes: one ReLU, compared with NumPy's."""
+    what = f"{name} kernel"
+    if name not in backends.available():
+        return Finding(False, what, f"not tried: {backends.get(name).reason()}")
+    x = np.random.default_rng(0).normal(size=1003).astype(np.float32)
+    try:
+        with backends.use_backend(name) as backend:
+            y = backend.numpy(backends.call("relu", backend.asarray(x)))
+    except (UserError, RuntimeError, OSError) as error:
+        return Finding(False, what, f"fails: {cli.one_line(error)}")
+    right = bool(np.array_equal(y, np.maximum(x, 0)))
+    return Finding(right, what, "runs" if right else "runs, and computes something else; please report this")
+
+
+PARTS: dict[str, Callable[[], Iterator[Finding]]] = {"basics": basics, "cuda_host": cuda_host, "cuda": cuda}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what was found. Returns 1 if something is missing in a part that was named ("basics" if none was)."""
+    p = cli.parser("check", "Say what this machine has of what minunet can use, and how to get what is missing.")
+    p.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all where none is named")
+    args = p.parse_args(argv)
+    for part in args.parts:
+        if part not in PARTS:
+            p.error(f"{part!r} is no part; there are {', '.join(PARTS)}")
+    must = args.parts or ["basics"]
+    code = 0
+    for part in args.parts or PARTS:
+        for finding in PARTS[part]():
+            print(f"{'ok' if finding.fine else 'missing':9}{finding.what:18}{' '.join(finding.text.split())}")
+            if not finding.fine and part in must:
+                code = 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
