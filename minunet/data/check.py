@@ -147,7 +147,8 @@ def _look_at_mask(entry: Entry, instances: bool) -> Iterator[Finding]:
         mask_values.make_table({path: found})  # raises, with the remedy
     entry.survey = found
     if len(values) == 1:
-        yield Finding(False, f"{path}: has the single class {written(values[0], kind)}; nothing is learned from it alone")
+        one = written(values[0], kind)
+        yield Finding(False, f"{path}: has the single class {one}; nothing is learned from it alone")
     elif values[0] != 0 and not found.colour:
         yield Finding(False, f"{path}: has no class 0; check that classes are counted from 0")
     if not instances and values in ([0, 1], [0, 255]) and found.counts[0] * 2 > total:

@@ -1,0 +1,331 @@
+"""A user's own folders: pairs by name, masks of every kind to classes and back, sizes mixed, nothing clipped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from minunet.data import masks as m
+from minunet.data.folder import load_folder
+from minunet.data.images import write_png, write_tiff
+from minunet.data.mixed import Mixed, gather
+from minunet.data.pairing import is_mask_name, pair
+from minunet.data.separate import separate
+from minunet.errors import UserError
+
+
+def names(images: list[str], masks: list[str]):
+    found = pair([Path(n) for n in images], [Path(n) for n in masks])
+    left = [p.name for p in (*found.images_left, *found.masks_left)]
+    return [(a.name, b.name) for a, b in found.pairs], left
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("a.png", "a.tif"),
+        ("a.png", "A_mask.png"),
+        ("a.png", "mask-a.png"),
+        ("train-volume.tif", "train-labels.tif"),
+        ("A b é.jpg", "A b é-gt.png"),
+        ("t012.png", "man_seg012.tif"),
+        ("img_7.png", "label_007.png"),
+    ],
+)
+def test_one_name_fits(image, mask):
+    others = (["t9.png", "t8.png"], []) if image == "t012.png" else ([], [])
+    pairs, left = names([image, *others[0]], [mask])
+    assert pairs == [(image, mask)] and left == others[0]
+
+
+def test_names_common_to_all_are_taken_away_and_numbers_never():
+    assert names(["x_1_rgb.png", "x_2_rgb.png"], ["y_2_L.png", "y_1_L.png"]) == (
+        [("x_1_rgb.png", "y_1_L.png"), ("x_2_rgb.png", "y_2_L.png")],
+        [],
+    )
+    assert names(["s1_t1.png", "s1_t2.png"], ["s2_m1.png", "s2_m2.png"])[0] == []
+    assert names(["cat.png", "car.png"], ["mask_t.png", "mask_r.png"])[0] == []
+    assert names(["a.png"], ["b.png"])[0] == []
+    assert names(["mask.png"], ["gt.png"])[0] == []
+    assert names(["1.png", "01.png"], ["mask_1.png"]) == ([("1.png", "mask_1.png")], ["01.png"])
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "both"),
+    [
+        (["a.png"], ["a_mask.png", "a_label.png"], ("a_mask.png", "a_label.png")),
+        (["a.png", "a.tif"], ["a.png"], ("a.png", "a.tif")),
+        (["t1.png", "t2.png"], ["m1.png", "m01.png", "m2.png", "m3.png"], None),
+        (["t1.png", "t02.png"], ["m01.png", "m001.png", "m2.png"], ("m01.png", "m001.png")),
+    ],
+)
+def test_ambiguous_names_are_refused_with_both(images, masks, both):
+    if both is None:
+        assert names(images, masks)[0] == [("t1.png", "m1.png"), ("t2.png", "m2.png")]
+        return
+    with pytest.raises(UserError) as caught:
+        names(images, masks)
+    assert all(b in str(caught.value) for b in both) and "\n" not in str(caught.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text("ab12_- ", min_size=1, max_size=5), unique=True, max_size=6), st.randoms())
+def test_every_name_finds_itself_in_any_order(stems, random):
+    images, masks = [f"{s}.png" for s in stems], [f"{s}.tif" for s in stems]
+    random.shuffle(masks)
+    assert names(images, masks) == ([(f"{s}.png", f"{s}.tif") for s in stems], [])
+
+
+def test_mask_names():
+    assert [is_mask_name(Path(n)) for n in ("a_mask.png", "label 3.tif", "gt.npy", "amask.png", "mask2/a.png")] == [
+        *(True, True, True),
+        *(False, False),
+    ]
+
+
+def grey(seed: int, *shape: int, dtype=np.uint8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape or (12, 15), dtype=dtype)
+
+
+def cells(seed: int, *shape: int) -> np.ndarray:
+    return (np.random.default_rng(seed).random(shape or (12, 15)) < 0.6).astype(np.uint8)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Empty folders images and masks."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "images", tmp_path / "masks"
+
+
+def fill(two, mask_of, n=5, save=write_png, ending="png"):
+    for k in range(n):
+        write_png(two[0] / f"c{k}.png", grey(k))
+        save(two[1] / f"c{k}_mask.{ending}", mask_of(k))
+
+
+KINDS = {
+    "0/1": (lambda k: cells(k), [[0, 0], [1, 1]]),
+    "0/255": (lambda k: cells(k) * 255, [[0, 0], [255, 1]]),
+    "levels": (lambda k: np.array([0, 128, 255], np.uint8)[grey(k) % 3], [[0, 0], [128, 1], [255, 2]]),
+    "void": (lambda k: np.array([0, 1, 255], np.uint8)[grey(k) % 3], [[0, 0], [1, 1], [255, None]]),
+    "16 bits": (lambda k: np.array([7, 40000], np.uint16)[cells(k)], [[7, 0], [40000, 1]]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_of_numbers_become_classes_and_come_back(two, kind):
+    mask_of, rows = KINDS[kind]
+    fill(two, mask_of)
+    shown: list[str] = []
+    data = load_folder(*two, show=shown.append)
+    assert data.table["map"] == rows and json.loads(json.dumps(data.table)) == data.table
+    classes = {value: 255 if k is None else k for value, k in rows}
+    for k in range(5):
+        expected = np.vectorize(classes.get)(mask_of(k))
+        assert data.labels[k].dtype == np.uint8 and np.array_equal(data.labels[k], expected)
+        back = m.undo(data.labels[k], json.loads(json.dumps(data.table)))
+        assert back.dtype == mask_of(k).dtype and np.array_equal(back, mask_of(k))
+    assert data.images.shape == (5, 12, 15) and np.array_equal(data.images[3], grey(3))
+    assert data.parts["train"].tolist() == [0, 1, 2, 3] and data.parts["val"].tolist() == [4]
+    assert data.n_classes == sum(k is not None for _, k in rows) == len(data.colours)
+    assert any("c0.png  -  c0_mask.png" in line for line in shown)
+    assert any(f"{rows[1][0]} -> class 1" in line for line in shown)
+    assert any("left out: 0" in line for line in shown)
+
+
+def test_masks_in_colours_and_with_a_palette(two):
+    palette = [(0, 0, 0), (200, 0, 10), (0, 90, 255)]
+    table = np.array(palette, np.uint8)
+    fill(two, lambda k: table[grey(k) % 3])
+    data = load_folder(*two)
+    assert data.table["kind"] == "colours" and data.classes == ("#000000", "#005aff", "#c8000a")
+    assert np.array_equal(m.undo(data.labels[2], data.table), table[grey(2) % 3])
+    assert data.colours == ((0, 0, 0), (0, 90, 255), (200, 0, 10))
+
+    def with_palette(path, indices):
+        image = Image.fromarray(indices).convert("P")
+        image.putdata(indices.ravel().tolist())
+        image.putpalette([c for colour in palette for c in colour])
+        image.save(path)
+
+    fill(two, lambda k: grey(k) % 3, save=with_palette)
+    data = load_folder(*two)
+    assert data.table["map"] == [[0, 0], [1, 1], [2, 2]] and data.colours == tuple(palette)
+    assert np.array_equal(data.labels[1], grey(1) % 3)
+
+
+def test_labels_name_merge_and_ignore(two):
+    fill(two, lambda k: grey(k) % 4)
+    data = load_folder(*two, labels="3=cell, 0=background,1=cell,2=ignore")
+    assert data.classes == ("cell", "background")
+    assert np.array_equal(data.labels[0], np.array([1, 0, 255, 0])[grey(0) % 4])
+    assert m.undo(np.array([[0, 1, 255]]), data.table).tolist() == [[3, 0, 2]]
+    for text, words in (
+        ("0=a,1=b,2=c", ("_mask.png", "holds 3", "3=NAME")),
+        ("0=a,1", ('"1"',)),
+        ("0=a,0=b", ("twice",)),
+        ("0=a,#ff0000=b", ("#ff0000", "numbers")),
+        ("0=a,1=a,2=a,3=a", ("1 class",)),
+    ):
+        with pytest.raises(UserError) as caught:
+            load_folder(*two, labels=text)
+        assert all(w in str(caught.value) for w in words) and "\n" not in str(caught.value)
+
+
+def test_instances_become_cells_apart_and_come_back_as_numbers(two):
+    numbers = np.zeros((12, 15), np.uint16)
+    numbers[2:8, 1:6], numbers[2:8, 6:12] = 700, 3  # they touch
+    fill(two, lambda k: numbers)
+    with pytest.raises(UserError, match="--labels"):
+        load_folder(*two, instances=True, labels="0=a,3=b")
+    data = load_folder(*two, instances=True)
+    assert data.scored == "instances" and data.classes == ("background", "cell")
+    assert np.array_equal(data.instances[0], numbers)
+    found = m.undo(data.labels[0], data.table)
+    assert found.dtype == np.uint16 and set(np.unique(found)) == {0, 1, 2}
+    assert found[4, 2] != found[4, 9] and not data.labels[0][2:8, 5:7].any()
+
+
+def test_images_of_every_type_keep_their_values(two):
+    arrays = {
+        "a.tif": grey(1, 9, 11, dtype=np.uint16),
+        "b.npy": np.random.default_rng(2).normal(size=(20, 7)).astype(np.float32),
+        "c.png": grey(3, 13, 8),
+        "d.tif": grey(4, 3, 10, 9, dtype=np.uint16),
+    }
+    for name, array in arrays.items():
+        if name.endswith("npy"):
+            np.save(two[0] / name, array)
+        else:
+            (write_png if name.endswith("png") else write_tiff)(two[0] / name, array)
+        write_tiff(two[1] / f"{name[0]}.tif", cells(5, *array.shape) * 255)
+    shown: list[str] = []
+    data = load_folder(*two, val=0.4, show=shown.append)
+    assert isinstance(data.images, Mixed) and len(data.images) == 6 and data.channels == 1
+    expected = [arrays["a.tif"], arrays["b.npy"], arrays["c.png"], *arrays["d.tif"]]
+    assert all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(data.images, expected))
+    assert [label.shape for label in data.labels] == [image.shape for image in expected]
+    assert data.names[-1] == "d.tif section 2" and data.parts["val"].tolist() == [4, 5]
+    assert isinstance(data.labels[data.parts["val"]], np.ndarray)  # two of one size: a stack
+    assert any("float32, uint16, uint8" in line for line in shown)
+
+
+def test_colour_grey_in_colour_and_both(two):
+    fill(two, cells, n=3)
+    for k in range(3):
+        write_png(two[0] / f"c{k}.png", np.repeat(grey(k)[..., None], 3, 2))
+    assert load_folder(*two).images.shape == (3, 12, 15)
+    for k in range(3):
+        Image.fromarray(grey(k, 12, 15, 4), "RGBA").save(two[0] / f"c{k}.png")
+    assert load_folder(*two).images.shape == (3, 12, 15, 3)
+    write_png(two[0] / "c1.png", grey(1))
+    with pytest.raises(UserError, match=r"c1\.png: is grey, and c0\.png in colour"):
+        load_folder(*two)
+
+
+def test_validation_from_folders_and_by_share(two, tmp_path):
+    fill(two, cells)
+    for name in ("vi", "vm"):
+        (tmp_path / name).mkdir()
+    write_png(tmp_path / "vi" / "z.png", grey(2))  # a copy of c2
+    write_png(tmp_path / "vm" / "z.png", cells(9))
+    shown: list[str] = []
+    data = load_folder(*two, tmp_path / "vi", tmp_path / "vm", show=shown.append)
+    assert data.parts["train"].tolist() == [0, 1, 2, 3, 4] and data.parts["val"].tolist() == [5]
+    assert any("z.png: has the same pixels as c2.png, one held out" in line for line in shown)
+    with pytest.raises(UserError, match="--val-masks"):
+        load_folder(*two, tmp_path / "vi")
+    for share in (0, 1, -1, float("nan")):
+        with pytest.raises(UserError, match="--val"):
+            load_folder(*two, val=share)
+    with pytest.raises(UserError, match="single image"):
+        load_folder(tmp_path / "vi", tmp_path / "vm")
+
+
+def test_one_folder_for_both_and_single_files(tmp_path):
+    for k in range(2):
+        write_png(tmp_path / f"a{k}.png", grey(k))
+        write_png(tmp_path / f"a{k}_gt.png", cells(k))
+    assert load_folder(tmp_path, tmp_path).names == ("a0.png", "a1.png")
+    write_tiff(tmp_path / "stack.tif", grey(0, 4, 9, 8))
+    write_tiff(tmp_path / "truth.tif", cells(0, 4, 9, 8))
+    assert load_folder(tmp_path / "stack.tif", tmp_path / "truth.tif").images.shape == (4, 9, 8)
+
+
+def refused(call, *words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    text = str(caught.value)
+    assert all(word in text for word in words) and "\n" not in text, text
+
+
+def test_refusals(two, tmp_path):
+    images, masks = two
+    refused(lambda: load_folder(images, masks), "--images", "holds no images")
+    refused(lambda: load_folder(tmp_path / "no", masks), "no such folder")
+    fill(two, cells, n=2)
+    write_png(masks / "c1_mask.png", cells(0, 12, 14))
+    refused(lambda: load_folder(*two), "c1_mask.png", "12 x 14", "c1.png", "12 x 15", "export")
+    fill(two, lambda k: grey(k) // 2, n=2)
+    refused(lambda: load_folder(*two), "different values", "--instances")
+    fill(two, lambda k: 0 * cells(k), n=2)
+    refused(lambda: load_folder(*two), "hold 0 only")
+    fill(two, cells, n=2)
+    np.save(images / "c0.npy", np.full((12, 15), np.nan))
+    (images / "c0.png").unlink()
+    refused(lambda: load_folder(*two), "c0.npy", "NaN")
+    (images / "c0.npy").unlink()
+    (images / "c1.png").rename(images / "other.png")
+    refused(lambda: load_folder(*two), "other.png", "c0_mask.png", "no image has a mask")
+    Image.fromarray(cells(0) * 255).save(masks / "other.jpg")
+    refused(lambda: load_folder(*two), "other.jpg", "JPEG")
+
+
+def test_unknown_values_and_broken_tables():
+    table = {"kind": "values", "type": "uint8", "map": [[0, 0], [9, 1]], "classes": ["0", "9"]}
+    refused(lambda: m.apply(np.array([[0, 4]], np.uint8), table), "holds 4")
+    for broken in ({}, table | {"map": 3}, table | {"type": "no"}, table | {"map": [[2, 999]]}):
+        refused(lambda broken=broken: m.undo(np.zeros((2, 2), np.uint8), broken), "label table")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 12), st.sampled_from([np.uint8, np.uint16, np.int32]))
+def test_table_and_undo_are_inverse(seed, H, W, dtype):
+    rng = np.random.default_rng(seed)
+    values = rng.choice(np.iinfo(np.uint8).max if dtype == np.uint8 else 60000, 5, replace=False)
+    mask = rng.choice(values, (H, W)).astype(dtype)
+    mask.flat[0], mask.flat[-1] = values[0], values[-1]
+    kept = mask.copy()
+    if H * W == 1:
+        return
+    table = m.make_table({Path("x"): m.survey(mask)})
+    assert np.array_equal(m.undo(m.apply(mask, table), table), mask) and np.array_equal(mask, kept)
+
+
+def test_mixed_is_indexed_like_a_stack():
+    arrays = [np.full((2, 3 + k), k) for k in range(4)]
+    mixed = gather(arrays)
+    assert (len(mixed), mixed.shape, mixed.ndim, mixed.size) == (4, (4, 2, 6), 3, 2 * (3 + 4 + 5 + 6))
+    assert np.array_equal(mixed[2], arrays[2]) and np.array_equal(mixed[np.int64(-1)], arrays[3])
+    assert [a.shape for a in mixed[np.array([3, 1])]] == [(2, 6), (2, 4)]
+    assert isinstance(mixed[1:2], np.ndarray) and mixed[1:2].shape == (1, 2, 4)
+    assert isinstance(gather(arrays[:1] * 2), np.ndarray) and mixed.dtype == arrays[0].dtype
+
+
+def test_separate_leaves_cells_apart_by_a_line():
+    a = np.zeros((7, 9), np.int32)
+    a[1:6, 1:4], a[1:6, 4:8] = 2, 9
+    out = separate(a)
+    assert out.dtype == np.uint8 and not out[:, 3:5].any() and out[3, 2] and out[3, 6]
+    assert out[1:6, 1:3].all() and out[1:6, 5:8].all()  # no other border is touched
+    assert np.array_equal(separate(np.array([[4, 4], [4, 4]])), np.ones((2, 2)))
+    diagonal = separate(np.array([[1, 0], [0, 2]]))
+    assert not diagonal.any()
