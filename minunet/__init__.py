@@ -26,7 +26,7 @@ _WHERE = {
     "from_torch": ("minunet.interop", "from_torch"),
     "metrics": ("minunet.metrics", None),
     "data": ("minunet.data", None),
-    "gradcheck": ("minunet.gradcheck", "gradcheck"),
+    "gradcheck": ("minunet.differences", "gradcheck"),
 }
 __all__ = [*_WHERE, "__version__"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from minunet import ops
 from minunet.backends import reference, use_backend
-from minunet.gradcheck import gradcheck
+from minunet.differences import gradcheck
 from minunet.tensor import Tensor, record
 
 
@@ -239,3 +239,10 @@ def test_a_gradient_of_ones_would_prove_nothing():
     y = ops.softmax(x)
     y.backward(np.ones(y.shape))
     assert np.abs(x.grad).max() <= 1e-15
+
+
+def test_the_public_name_is_the_function_whatever_was_imported_first():
+    import minunet as mu
+    import minunet.differences
+
+    assert callable(mu.gradcheck) and mu.gradcheck is minunet.differences.gradcheck

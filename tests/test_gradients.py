@@ -11,7 +11,7 @@ import pytest
 from gradient_losses import LOSSES
 
 from minunet import ops
-from minunet.gradcheck import gradcheck
+from minunet.differences import gradcheck
 from minunet.tensor import Tensor
 
 pytestmark = pytest.mark.usefixtures("backend")
