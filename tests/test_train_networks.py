@@ -267,6 +267,7 @@ def test_wrong_arguments_get_one_line(camvid, tmp_path, monkeypatch, capsys, arg
     assert len(err) == 1 and err[0].startswith("error: "), err
     for word in words:
         assert word in err[0], (word, err[0])
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_real_camvid_trains(data_dir, tmp_path):

@@ -58,6 +58,8 @@ def test_arguments_of_networks_are_typed_by_their_signature():
     assert config.dropout == 0.0 and isinstance(config.dropout, float)
     assert made("segnet", "stages=((1,),(2,2))").model_args == {"stages": [(1,), (2, 2)]}
     assert made("segnet", "width=3").width == 3
+    enet = made("enet", "dropout=0,0.2")
+    assert enet.dropout is None and enet.model_arguments()["dropout"] == [0, 0.2]
     assert made("enet").width is None and made("fcn").dropout is None
     assert Config(**config.to_json()) == config
 

@@ -40,8 +40,9 @@ def start(config: Config, out: str | None, options: Options) -> int:
     _prepare(options)
     model = _build(config)
     data = load_data(config, options.data_dir)
+    parts = _parts(config, data)
     where = run_folder.new_folder(out, data.name)
-    return _run(config, State(), data, model, None, where, options)
+    return _run(config, State(), data, parts, model, None, where, options)
 
 
 def resume(where: str, options: Options) -> int:
@@ -58,7 +59,8 @@ def resume(where: str, options: Options) -> int:
             " name the folder of the first data with --data"
         )
     print(f"resuming {file} at step {state.step}")
-    return _run(config, state, data, saved.model, saved.optimizer_state, file.parent, options)
+    parts = _parts(config, data)
+    return _run(config, state, data, parts, saved.model, saved.optimizer_state, file.parent, options)
 
 
 def load_data(config: Config, data_dir: str | None) -> Dataset:
@@ -111,12 +113,12 @@ def _run(
     config: Config,
     state: State,
     data: Dataset,
+    parts: tuple[np.ndarray, np.ndarray],
     model: Network,
     optimizer_state: dict[str, np.ndarray] | None,
     where: Path,
     options: Options,
 ) -> int:
-    parts = _parts(config, data)
     with backends.use_backend(options.backend):
         trainer = Trainer(config, data, parts, model, state, lambda t: run_folder.save(where, t))
         if optimizer_state is not None:

@@ -37,14 +37,14 @@ def configure(given: Mapping[str, Any], model_args: Iterable[str] = ()) -> Confi
         if "class_weights" not in asked and chosen.get("loss", Config.loss) not in CLASS_WEIGHTED:
             chosen["class_weights"] = "none"  # the data set's own are for the losses that take them
         for name in UNET:
-            if name in extra:
+            if name in extra and not isinstance(extra[name], list):
                 chosen[name] = extra.pop(name)
             elif name in given and name not in signature:
                 raise UserError(f"--{name} {given[name]}: {_unknown(network, name, signature)}")
             elif name in given and isinstance(signature[name].default, tuple):
                 default = ",".join(map(str, signature[name].default))
                 raise UserError(f"--{name} {given[name]}: {network} has several; write --model-arg {name}={default}")
-            elif name not in signature:
+            elif name not in signature or name in extra:
                 chosen[name] = None
         if not any(b in chosen for b in BUDGETS):
             chosen["steps"] = data.steps
