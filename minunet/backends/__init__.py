@@ -28,7 +28,7 @@ from minunet.contract import ROWS, Row, Spec
 NAMES = ("cpu", "reference", "cuda", "cuda_host", "numba_cuda")
 SHAPES = "shapes"  # infers shapes and counts work, computes nothing: see minunet.backends.shapes
 DEFAULT = "cpu"
-PRECISIONS = ("default", "strict")
+PRECISIONS = ("default", "strict", "tf32", "bf16", "fp16")
 _chosen: ContextVar[str | None] = ContextVar("minunet_backend", default=None)
 _counters: ContextVar[tuple[Counter, ...]] = ContextVar("minunet_counters", default=())
 _precision: ContextVar[str] = ContextVar("minunet_precision", default="default")
@@ -106,6 +106,8 @@ def precision(name: str) -> Iterator[None]:
 
     "default" : each kernel within its row's tolerance; the CPU convolves 3x3 in float32 by Winograd's algorithm
     "strict"  : sums of products of the numbers as they are, in their own precision, in every kernel: no Winograd
+    "tf32" "bf16" "fp16" : a GPU's tensor cores may round the factors of float32 convolutions to 10, 7 or 10 bits of
+                fraction (fp16: and to numbers up to 65504), and add in float32; elsewhere the same as "default"
     """
     if name not in PRECISIONS:
         raise ValueError(f"precision {name!r} is unknown; it is one of {', '.join(PRECISIONS)}")
@@ -114,6 +116,11 @@ def precision(name: str) -> Iterator[None]:
         yield
     finally:
         _precision.reset(token)
+
+
+def asked_precision() -> str:
+    """The precision in use, one of PRECISIONS."""
+    return _precision.get()
 
 
 def strict() -> bool:

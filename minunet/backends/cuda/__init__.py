@@ -75,10 +75,14 @@ def available() -> bool:
     return reason() == ""
 
 
-@lru_cache
 def capability() -> int:
     """10 major + minor of the current device's compute capability."""
-    return int(cupy()[0].cuda.Device().compute_capability)
+    return _capability(cupy()[0].cuda.runtime.getDevice())
+
+
+@cache
+def _capability(number: int) -> int:
+    return int(cupy()[0].cuda.Device(number).compute_capability)
 
 
 def architecture() -> str:
@@ -115,9 +119,9 @@ def numpy(a: Any) -> np.ndarray:
 
 
 @cache
-def _function(program: Program, kernel: str, shared: int) -> Any:
+def _function(program: Program, kernel: str, shared: int, architecture: str) -> Any:
     """A loaded kernel, allowed `shared` bytes of dynamic shared memory where that is more than it has by itself."""
-    module = _cupy().RawModule(path=str(nvrtc.cubin(program, architecture())))
+    module = _cupy().RawModule(path=str(nvrtc.cubin(program, architecture)))
     function = module.get_function(kernel)
     if shared > 48 * 1024:
         function.max_dynamic_shared_size_bytes = shared
@@ -153,7 +157,7 @@ class _Gpu:
         arguments: list[Any],
     ) -> None:
         ready = tuple(NULL if argument is None else argument for argument in arguments)
-        _function(program, kernel, shared)(grid, block, ready, shared_mem=shared)
+        _function(program, kernel, shared, architecture())(grid, block, ready, shared_mem=shared)
 
 
 device = _Gpu()
