@@ -43,6 +43,22 @@ def test_descending_order_gives_the_same_bits(name, dtype):
             assert a.tobytes() == b.tobytes(), f"{name}, {case.label}"
 
 
+@needs_compiler
+@pytest.mark.parametrize("kernel, stride, padding", [(2, 2, 0), (3, 3, 0), (3, 2, 1), (2, 3, 0)])
+@pytest.mark.parametrize("shape", [(2, 12, 10, 5), (1, 13, 139, 40), (1, 7, 6, 1)])
+def test_scatter_of_a_poolings_own_indices(kernel, stride, padding, shape):
+    """Windows that keep to themselves are gathered, others added: both as the reference does it."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=shape)
+    results = []
+    for backend in ("reference", "cuda_host"):
+        with backends.use_backend(backend), backends.poison():
+            options = {"kernel": (kernel,) * 2, "stride": (stride,) * 2, "padding": (padding,) * 2, "ceil_mode": False}
+            y, indices = backends.call("max_pool2d", x, **options)
+            results.append(backends.call("scatter_by_index", np.cos(y), indices, size=shape[1:3]))
+    assert np.allclose(*results, rtol=1e-14, atol=0)
+
+
 def loss_of(model: mu.nn.Module, x: np.ndarray, target: np.ndarray) -> mu.Tensor:
     return mu.ops.softmax_cross_entropy(model(mu.Tensor(x)), target)
 

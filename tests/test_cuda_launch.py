@@ -200,12 +200,12 @@ def stand_in(monkeypatch):
         asnumpy=np.asarray,
         cuda=SimpleNamespace(
             runtime=runtime,
-            Device=lambda: SimpleNamespace(compute_capability="86"),
+            Device=lambda number: SimpleNamespace(compute_capability="86"),
             memory=SimpleNamespace(OutOfMemoryError=RefusedError),
         ),
     )
     Module.launches.clear()
-    caches = (cuda.reason, cuda.capability, cuda._function)
+    caches = (cuda.reason, cuda._capability, cuda._function)
     for function in caches:
         function.cache_clear()
     monkeypatch.setattr(cuda, "cupy", lambda: (module, ""))
@@ -263,7 +263,7 @@ def test_an_unusable_device_says_why(stand_in, change, message):
     ("capability", "message"), [("61", "need sm_75 or newer"), ("999", "update nvidia-cuda-nvrtc")]
 )
 def test_an_unsupported_architecture_says_so(stand_in, capability, message):
-    stand_in.cuda.Device = lambda: SimpleNamespace(compute_capability=capability)
+    stand_in.cuda.Device = lambda number: SimpleNamespace(compute_capability=capability)
     assert message in cuda.reason()
 
 
@@ -288,6 +288,6 @@ def test_a_full_gpu_names_the_remedy(stand_in):
 
 def test_hopper_is_compiled_for_its_own_instructions(stand_in):
     assert cuda.architecture() == "sm_86"
-    cuda.capability.cache_clear()
-    stand_in.cuda.Device = lambda: SimpleNamespace(compute_capability="90")
+    cuda._capability.cache_clear()
+    stand_in.cuda.Device = lambda number: SimpleNamespace(compute_capability="90")
     assert cuda.architecture() == "sm_90a"

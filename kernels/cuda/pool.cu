@@ -5,41 +5,70 @@
 // Threads  maps.cuh: threadIdx.x channels, threadIdx.y columns, blockIdx.y rows of the output
 // Memory   output once; input once from DRAM where windows do not overlap, its repeats from L1
 // Limit    DRAM bandwidth: for 2x2 in float, 16 bytes read and 8 written for each output
-// Step     16 bytes of channels a thread; the window's loop has no division
+// Step     16 bytes of channels a thread; windows of 2x2 and 3x3 are loaded whole before they are compared
 // Needs    nothing
 #include "maps.cuh"
 
+// The first of equals stays; a NaN replaces any number, and nothing replaces it.
 template <int V>
+__device__ void compare(Group<V>& best, int (&where)[V], const Group<V>& g, int index) {
+#pragma unroll
+    for (int e = 0; e < V; e++) {
+        const REAL a = g.e[e], b = best.e[e];
+        if (where[e] < 0 || a > b || (a != a && b == b)) {
+            best.e[e] = a;
+            where[e] = index;
+        }
+    }
+}
+
+// K: the window's height and width where they are known to the compiler, so that all its loads are on their way before
+// the first comparison; 0 where they are not.
+template <int V, int K>
 __device__ void max_pool_body(Out<REAL> y, Out<int> indices, In<REAL> x, int N, int OH, int OW, int C, int H, int W,
                               int KH, int KW, int sh, int sw, int ph, int pw) {
     each_position<V>(N, OH, OW, C, [=](int n, int i, int j, int c, int k) {
         const int h0 = i * sh - ph, w0 = j * sw - pw;
+        In<REAL> plane = x + (n * H * W * C + c);
         Group<V> best = filled<V>(0);
         int where[V];
 #pragma unroll
         for (int e = 0; e < V; e++) where[e] = -1;
-        for (int h = max(h0, 0); h < min(h0 + KH, H); h++)
-            for (int w = max(w0, 0); w < min(w0 + KW, W); w++) {
-                const Group<V> g = load_group<V>(x + (((n * H + h) * W + w) * C + c));
+        if constexpr (K > 0) {
+            Group<V> g[K][K];
 #pragma unroll
-                for (int e = 0; e < V; e++) {
-                    // The first of equals stays; a NaN replaces any number, and nothing replaces it.
-                    const REAL a = g.e[e], b = best.e[e];
-                    if (where[e] < 0 || a > b || (a != a && b == b)) {
-                        best.e[e] = a;
-                        where[e] = h * W + w;
-                    }
-                }
+            for (int u = 0; u < K * K; u++) {
+                const int h = h0 + u / K, w = w0 + u % K;
+                if (h >= 0 && h < H && w >= 0 && w < W) g[u / K][u % K] = load_group<V>(plane + (h * W + w) * C);
             }
+#pragma unroll
+            for (int u = 0; u < K * K; u++) {
+                const int h = h0 + u / K, w = w0 + u % K;
+                if (h >= 0 && h < H && w >= 0 && w < W) compare(best, where, g[u / K][u % K], h * W + w);
+            }
+        } else {
+            for (int h = max(h0, 0); h < min(h0 + KH, H); h++)
+                for (int w = max(w0, 0); w < min(w0 + KW, W); w++)
+                    compare(best, where, load_group<V>(plane + (h * W + w) * C), h * W + w);
+        }
         store_group<V>(y + k, best);
         store_ints<V>(indices + k, where);
     });
 }
 
-extern "C" __global__ void max_pool2d(Out<REAL> y, Out<int> indices, In<REAL> x, int N, int OH, int OW, int C, int H,
-                                      int W, int KH, int KW, int sh, int sw, int ph, int pw, int wide) {
-    if (wide) max_pool_body<VECTOR>(y, indices, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw);
-    else max_pool_body<1>(y, indices, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw);
+template <int K>
+__device__ void max_pool(Out<REAL> y, Out<int> indices, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int KH,
+                         int KW, int sh, int sw, int ph, int pw, int wide) {
+    if (wide) max_pool_body<VECTOR, K>(y, indices, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw);
+    else max_pool_body<1, K>(y, indices, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    max_pool2d(Out<REAL> y, Out<int> indices, In<REAL> x, int N, int OH, int OW, int C, int H, int W, int KH, int KW,
+               int sh, int sw, int ph, int pw, int wide) {
+    if (KH == 2 && KW == 2) max_pool<2>(y, indices, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw, wide);
+    else if (KH == 3 && KW == 3) max_pool<3>(y, indices, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw, wide);
+    else max_pool<0>(y, indices, x, N, OH, OW, C, H, W, KH, KW, sh, sw, ph, pw, wide);
 }
 
 template <int V>

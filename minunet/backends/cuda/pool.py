@@ -41,9 +41,10 @@ def gather_by_index(device, out, plane, indices):
 def scatter_by_index(device: Device, out: Any, values: Any, indices: Any) -> None:
     (n, h, w, c), (_, oh, ow, _) = out.shape, values.shape
     bounds = device.empty((n * oh, ceil_div(ow, SEGMENT) + 1, 4), np.int32)
-    launch(device, "scatter.cu", "index_bounds", out.dtype, n * oh, 256, bounds, indices, ow, c, w)
+    own = device.empty((n * oh,), np.int32)
+    launch(device, "scatter.cu", "index_bounds", out.dtype, n * oh, 256, bounds, own, indices, oh, ow, c, h, w)
     grid = (ceil_div(w, COLUMNS) * ceil_div(c, LANES), ceil_div(h, ROWS), n)
-    arguments = (out, values, indices, bounds, h, w, c, oh, ow)
+    arguments = (out, values, indices, bounds, own, h, w, c, oh, ow)
     launch(device, "scatter.cu", "scatter_by_index", out.dtype, grid, (32, 8), *arguments)
 
 
