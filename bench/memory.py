@@ -28,10 +28,9 @@ def _steps(who: str, width: int, size: int) -> None:
     x = rng.standard_normal((1, size, size, 1)).astype(np.float32)
     y = rng.integers(0, 2, (1, *model.output_size(size, size))).astype(np.int32)
     if who == "torch":
-        from bench.peer_torch import Step
+        from bench.peer_torch import FORMATS, Step
 
-        config = {"in_channels": 1, "n_classes": 2, "width": width}
-        step = Step(model, config, x, y, channels_last=True, fused=True)
+        step = Step(model, x, y, FORMATS["channels_last"])
         del model
         for _ in range(STEPS):
             step()

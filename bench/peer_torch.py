@@ -1,76 +1,47 @@
-"""PyTorch: U-Net as its users write it, with our weights; a training step; a single layer and its two gradients."""
+"""PyTorch: networks as its users write them, with our weights; a training step; a layer and its two gradients."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bench import torch_nets
 
-class Block(nn.Module):
-    def __init__(self, c: int, o: int, padding: int):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(c, o, 3, padding=padding), nn.Conv2d(o, o, 3, padding=padding)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.conv2(F.relu(self.conv1(x))))
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-class UNet(nn.Module):
-    """Parameters in the order of minunet's."""
-
-    def __init__(self, in_channels: int, n_classes: int, width: int, depth: int = 4, padding: str = "valid"):
-        super().__init__()
-        widths = [width << k for k in range(depth + 1)]
-        pad = int(padding == "same")
-        self.down = nn.ModuleList(Block(c, o, pad) for c, o in zip([in_channels, *widths[:-1]], widths))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * o, o, 2, stride=2) for o in reversed(widths[:-1]))
-        self.merge = nn.ModuleList(Block(2 * o, o, pad) for o in reversed(widths[:-1]))
-        self.head = nn.Conv2d(width, n_classes, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skips = []
-        for level, block in enumerate(self.down):
-            x = block(x)
-            if level < len(self.up):
-                skips.append(x)
-                x = F.max_pool2d(x, 2)
-        for up, block in zip(self.up, self.merge):
-            x, skip = up(x), skips.pop()
-            top, left = (skip.shape[2] - x.shape[2]) // 2, (skip.shape[3] - x.shape[3]) // 2
-            x = block(torch.cat([x, skip[:, :, top : top + x.shape[2], left : left + x.shape[3]]], 1))
-        return self.head(x)
-
-
-def load(model: UNet, ours) -> UNet:
-    """Copy minunet's weights, by order; four-axis weights (O, KH, KW, C) -> (O, C, KH, KW)."""
-    with torch.no_grad():
-        for theirs, (_, p) in zip(model.parameters(), ours.named_parameters(), strict=True):
-            a = p.numpy()
-            theirs.copy_(torch.from_numpy(np.ascontiguousarray(a.transpose(0, 3, 1, 2) if a.ndim == 4 else a)))
-    return model
+def twin(ours) -> nn.Module:
+    """Its mirror (`bench.torch_nets`) with the weights and statistics of a `minunet` network that `build` made."""
+    arguments = dict(ours.config)
+    name = arguments.pop("model")
+    net = import_module(f"{torch_nets.__name__}.{name}").make(torch, **arguments)
+    return torch_nets.fill(name, ours, net)
 
 
 class Step:
-    """A training step: forward, cross-entropy, backward, Adam. `channels_last` and `fused` are PyTorch's options."""
+    """A training step: forward, cross-entropy, backward, Adam (fused). x, y: NumPy, in our layout."""
 
-    def __init__(self, ours, config: dict, x: np.ndarray, y: np.ndarray, channels_last: bool, fused: bool):
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = load(UNet(**config), ours).to(memory_format=self.format)
-        self.x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))).contiguous(memory_format=self.format)
+    def __init__(self, ours, x: np.ndarray, y: np.ndarray, layout: torch.memory_format):
+        self.model = twin(ours).train().to(memory_format=layout)
+        self.x = _images(x, layout)
         self.y = torch.from_numpy(y.astype(np.int64))
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=fused)
+        self.names = torch_nets.names(ours.config["model"], ours, self.model)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=True)
 
-    def gradients(self) -> tuple[float, list[np.ndarray]]:
-        """Loss and gradients, in minunet's layout."""
+    def gradients(self) -> tuple[float, dict[str, np.ndarray]]:
+        """Loss, and {our parameter's name: its gradient in our layout}."""
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.model(self.x), self.y)
         loss.backward()
-        grads = [p.grad.detach().numpy() for p in self.model.parameters()]
-        return float(loss.detach()), [g.transpose(0, 2, 3, 1) if g.ndim == 4 else g for g in grads]
+        parameters = dict(self.model.named_parameters())
+        found = {n: parameters[t].grad for n, t in self.names.items() if t in parameters}
+        return float(loss.detach()), {n: torch_nets.channels_last(g) for n, g in found.items()}
 
     def __call__(self) -> None:
         self.optimizer.zero_grad()
@@ -78,19 +49,37 @@ class Step:
         self.optimizer.step()
 
 
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+def _images(x: np.ndarray, layout: torch.memory_format) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))).contiguous(memory_format=layout)
 
 
 def runners(model, shape: tuple[int, ...], threads: int) -> dict[str, Callable]:
-    """Both layouts; see `bench.peers`. The number of threads is the process's (`bench.peers.threads`)."""
-    del shape, threads
-    return {name: _runner(model, layout) for name, layout in FORMATS.items()}
+    """Both layouts; see `bench.peers`. The number of threads is the process's (`bench.peers.threads`).
+
+    Where there are batch-norms, TorchScript folds them into the convolutions; "optimized" lets it choose more.
+    """
+    del threads
+    found = {}
+    for name, layout in FORMATS.items():
+        net = twin(model).eval().to(memory_format=layout)
+        if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+            folded, optimized = _folded(net, torch.zeros(shape).contiguous(memory_format=layout))
+            found[f"{name} folded"] = _runner(folded, layout)
+            if name == "contiguous":
+                found["optimized"] = _runner(optimized, layout)
+        else:
+            found[name] = _runner(net, layout)
+    return found
 
 
-def _runner(ours, layout: torch.memory_format) -> Callable[[np.ndarray], np.ndarray]:
-    names = ("in_channels", "n_classes", "width", "depth", "padding")
-    net = load(UNet(**{k: ours.config[k] for k in names if k in ours.config}), ours).to(memory_format=layout)
+def _folded(net: nn.Module, example: torch.Tensor) -> tuple[Callable, Callable]:
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # TorchScript is on its way out, but it folds transposed convolutions too
+        traced = torch.jit.trace(net, example)
+        return torch.jit.freeze(traced), torch.jit.optimize_for_inference(traced)
 
+
+def _runner(net: Callable, layout: torch.memory_format) -> Callable[[np.ndarray], np.ndarray]:
     def run(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return net(torch.from_numpy(x).contiguous(memory_format=layout)).numpy()

@@ -20,6 +20,7 @@ PEERS = {  # name: our module, the packages it needs (the first gives the versio
     "OpenVINO": ("bench.peer_openvino", ("openvino", "onnx")),
     "ncnn": ("bench.peer_ncnn", ("ncnn",)),
 }
+GRAPHS = ("ONNX Runtime", "OpenVINO", "ncnn")  # want graphs, of which we write U-Net's alone
 NOT_INSTALLED = "not installed"
 
 
@@ -53,7 +54,7 @@ def runners(model, shape: tuple[int, ...], threads: int) -> dict[str, Run]:
     """Every configuration of every peer that is here: {"PyTorch channels_last": run, "ncnn": run, ...}."""
     found = {}
     for peer, (module, _) in PEERS.items():
-        if missing(peer) is None:
+        if missing(peer) is None and not (peer in GRAPHS and model.config["model"] != "unet"):
             for configuration, run in import_module(module).runners(model, shape, threads).items():
                 found[f"{peer} {configuration}".strip()] = run
     return found

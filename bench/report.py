@@ -79,7 +79,7 @@ def speed(results: dict[str, Any] | None = None) -> str:
         " of interleaved repeats in one process, each peer in its best configuration. Timed only after a check:"
         f" {_checks(results)}.{_busy(results)}"
     )
-    return "\n".join([*rows, *layer_lines(results, stored)])
+    return "\n".join([*rows, *network_lines(results), *layer_lines(results, stored)])
 
 
 def _checks(results: dict[str, Any]) -> str:
@@ -112,6 +112,29 @@ def _network_cells(entry: dict[str, Any], versions: dict[str, str], what: str) -
     r = entry.get("ratio")
     cells += [f"**{r['median']:.2f}**", f"{r['quartile1']:.2f} - {r['quartile3']:.2f}"] if r else ["", ""]
     return " | ".join(cells)
+
+
+def network_lines(results: dict[str, Any]) -> list[str]:
+    """A table of the other networks, against PyTorch."""
+    cases = {title: case for title, case in results.get("networks", {}).items() if case}
+    if not cases:
+        return ["\nOther networks: not measured."]
+    lines = ["\n| network | what | minunet | PyTorch | times as fast | quartiles |", "|---|---|---|---|---|---|"]
+    for title, case in cases.items():
+        for what, label in RUNS.items():
+            if what in case:
+                times = {of(name): t["median_ms"] for name, t in _best_last(case[what]["times"])}
+                cells = [f"{times[who]:.1f} ms" if who in times else "not measured" for who in ("minunet", "PyTorch")]
+                r = case[what].get("ratio")
+                cells += [f"**{r['median']:.2f}**", f"{r['quartile1']:.2f} - {r['quartile3']:.2f}"] if r else ["", ""]
+                lines.append(f"| {title} | {label} | {' | '.join(cells)} |")
+    lines.append("\nWith batch-norm, which both sides fold into the convolutions for inference.")
+    return lines
+
+
+def _best_last(times: dict[str, dict[str, float]]) -> list[tuple[str, dict[str, float]]]:
+    """The contestants, the fastest last."""
+    return sorted(times.items(), key=lambda item: -item[1]["median_ms"])
 
 
 def layer_lines(results: dict[str, Any], picture: bool) -> list[str]:

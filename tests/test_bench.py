@@ -108,6 +108,19 @@ RESULTS = {
             "step_peak_mib": {"minunet": 512},
         }
     },
+    "networks": {
+        "segnet": {
+            "inference": {
+                "times": {
+                    "minunet": {"median_ms": 10.0},
+                    "PyTorch contiguous folded": {"median_ms": 20.0},
+                    "PyTorch optimized": {"median_ms": 30.0},
+                },
+                "ratio": RATIO,
+            },
+            "training_step": {"times": {"minunet": {"median_ms": 40.0}}},
+        }
+    },
 }
 
 
@@ -121,6 +134,9 @@ def test_tables_say_what_was_measured_and_what_was_not():
     assert "| grad_x | not measured | not measured | not measured | 2.0e-06 | 120% |" in text
     assert "| grad_w | not measured | not measured | not measured | 3.0e-03 | not measured |" in text
     assert "| none |" not in text and "Other programs took 50%" in text and "ONNX Runtime 1.0" in text
+    assert "| segnet | inference | 10.0 ms | 20.0 ms | **2.00** | 1.90 - 2.10 |" in text
+    assert "| segnet | training step | 40.0 ms | not measured |  |  |" in text
+    assert "Other networks: not measured" in report.speed({**RESULTS, "networks": {}})
     assert "Single layers: not measured" in report.speed({**RESULTS, "layers": {}})
 
 

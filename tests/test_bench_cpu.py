@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import minunet as mu
-from bench import cpu, exact, layers, peers, report, roofline, unet
+from bench import cpu, exact, layers, networks, peers, report, roofline
 
 ONCE = {"least": 1}
+FAMILY = (networks.Case("segnet", 2, (33, 40), batch=2), networks.Case("fusionnet", 2, (32, 16)))
 ROOF = roofline.Roof(100.0, 20.0)
+FOLDED = ("contiguous folded", "channels_last folded", "optimized")
 AWKWARD = (
     layers.Layer("plain", 9, 3, 5),
     layers.Layer("padded, strided", 10, 2, 3, kernel=3, stride=2, padding=1),
@@ -94,13 +96,30 @@ def test_an_error_where_the_judge_does_not_look_shows_against_pytorch(place, mon
 def test_a_peer_computes_our_network(peer):
     for package in peers.PEERS[peer][1]:
         pytest.importorskip(package, reason=f"{package}, for the peer {peer}, is not installed")
-    model, x = unet.network(2), unet.picture(188)
+    model, x = networks.network(2), networks.picture(188)
     with mu.no_grad():
         truth = model(mu.Tensor(x)).numpy()
     for run in import_module(peers.PEERS[peer][0]).runners(model, (1, 1, 188, 188), 1).values():
         logits = run(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
         assert logits.shape == truth.shape
         assert abs(logits - truth).max() <= 1e-5 * abs(truth).max()
+
+
+@pytest.mark.parametrize("case", FAMILY, ids=lambda case: case.name)
+def test_another_network_is_checked_and_timed_against_pytorch(case):
+    pytest.importorskip("torch", reason="PyTorch, the peer, is not installed")
+    model = case.build()
+    for name, statistic in model.named_buffers():  # folding has something to fold
+        if statistic.dtype.kind == "f":
+            low, high = (0.5, 1.5) if name.endswith("var") else (-0.1, 0.0)
+            statistic[...] = np.random.default_rng(len(name)).uniform(low, high, statistic.shape)
+    entry = networks.inference(model, case.size, 1, ONCE, case.batch)
+    assert set(entry["times"]) == {"minunet", *(f"PyTorch {how}" for how in FOLDED)} and entry["wrong"] == {}
+    assert all(0 <= e <= 1e-4 for e in entry["errors"].values())
+    before = {name: a.copy() for name, a in model.state_dict().items()}
+    entry = networks.training(model, case.size, 1, ONCE, case.batch)
+    assert 0 <= entry["gradient_cosine_distance"] <= 1e-5
+    assert all(np.array_equal(before[name], a) for name, a in model.state_dict().items())
 
 
 def _peer(monkeypatch, change):
@@ -119,8 +138,8 @@ def _peer(monkeypatch, change):
 
 def test_inference_and_prediction_are_timed_against_a_right_peer(monkeypatch, nobody):
     _peer(monkeypatch, lambda y: y)
-    model = unet.network(2)
-    for entry in (unet.inference(model, 188, 1, ONCE), unet.predict(model, 1, ONCE, image=21)):
+    model = networks.network(2)
+    for entry in (networks.inference(model, 188, 1, ONCE), networks.predict(model, 1, ONCE, image=21)):
         assert set(entry["times"]) == {"minunet", "Peer"} and entry["wrong"] == {}
         assert all(0 <= e <= 1e-5 for e in entry["errors"].values())
 
@@ -128,60 +147,63 @@ def test_inference_and_prediction_are_timed_against_a_right_peer(monkeypatch, no
 @pytest.mark.parametrize("change", [lambda y: y * 1.01, lambda y: y * np.nan, lambda y: y[:, :, :-1]])
 def test_a_wrong_peer_is_named_and_not_timed(change, monkeypatch, nobody):
     _peer(monkeypatch, change)
-    entry = unet.inference(unet.network(2), 188, 1, ONCE)
+    entry = networks.inference(networks.network(2), 188, 1, ONCE)
     assert set(entry["times"]) == {"minunet"} and "off by" in entry["wrong"]["Peer"]
 
 
 def test_our_own_wrong_logits_stop_the_timing(monkeypatch, nobody):
     results = iter([1.0, 1.01])  # the direct algorithm's, then ours
-    right = unet._logits
-    monkeypatch.setattr(unet, "_logits", lambda model, x: right(model, x) * np.float32(next(results)))
-    with pytest.raises(unet.WrongResultError, match="direct"):
-        unet.inference(unet.network(2), 188, 1, ONCE)
+    right = networks._logits
+    monkeypatch.setattr(networks, "_logits", lambda model, x: right(model, x) * np.float32(next(results)))
+    with pytest.raises(networks.WrongResultError, match="direct"):
+        networks.inference(networks.network(2), 188, 1, ONCE)
 
 
 def test_a_training_step_is_checked_before_it_is_timed(monkeypatch):
     pytest.importorskip("torch", reason="PyTorch, the peer, is not installed")
     from bench import peer_torch
 
-    model = unet.network(2)
+    model = networks.network(2)
     before = {name: a.copy() for name, a in model.state_dict().items()}
-    entry = unet.training(model, 188, 1, ONCE)
+    entry = networks.training(model, 188, 1, ONCE)
     assert 0 <= entry["gradient_cosine_distance"] <= 1e-6 and entry["gflop"] > 0
     assert set(entry["times"]) == {"minunet", "PyTorch contiguous", "PyTorch channels_last"}
     assert all(np.array_equal(before[name], a) for name, a in model.state_dict().items())
 
     right = peer_torch.Step.gradients
     monkeypatch.setattr(peer_torch.Step, "gradients", lambda self: (right(self)[0] * 1.01, right(self)[1]))
-    with pytest.raises(unet.WrongResultError, match="results differ"):
-        unet.training(model, 188, 1, ONCE)
+    with pytest.raises(networks.WrongResultError, match="results differ"):
+        networks.training(model, 188, 1, ONCE)
 
 
 def test_everything_in_one_go_without_a_peer(monkeypatch, nobody, capsys):
-    monkeypatch.setattr(unet, "CASES", {"width 2, 188 tile": (2, 188)})
+    monkeypatch.setattr(networks, "CASES", {"width 2, 188 tile": (2, 188)})
+    monkeypatch.setattr(networks, "FAMILY", FAMILY)
     monkeypatch.setattr(layers, "OTHERS", AWKWARD[1:3])
     monkeypatch.setattr(cpu, "BRIEF", ONCE)
     monkeypatch.setattr(cpu, "SMALL", ONCE)
     small = roofline.measure
     monkeypatch.setattr(roofline, "measure", lambda threads: small(threads, side=64, copy_bytes=1 << 16))
-    monkeypatch.setattr(unet, "peak_memory", lambda width, size: {"minunet": 100})
+    monkeypatch.setattr(networks, "peak_memory", lambda width, size: {"minunet": 100})
     results, wrong = cpu.measure(quick=True)
     assert wrong == [] and results["roof"]["sgemm_gflops"] > 0
     assert len(results["layers"]["width 2, 188 tile"]) == 23 and len(results["layers"]["other kinds"]) == 2
     assert set(results["unet"]["width 2, 188 tile"]) >= {"inference", "training_step", "step_peak_mib"}
     assert "not timed" not in capsys.readouterr().out.lower()
     assert "| width 2, 188 tile | inference |" in report.speed(results)
+    assert "| segnet, width 2, 2 x 33 x 40 | training step |" in report.speed(results)
 
 
 def test_what_is_wrong_is_said_and_counted(monkeypatch, nobody):
-    monkeypatch.setattr(unet, "CASES", {"width 2, 188 tile": (2, 188)})
+    monkeypatch.setattr(networks, "CASES", {"width 2, 188 tile": (2, 188)})
+    monkeypatch.setattr(networks, "FAMILY", FAMILY)
     monkeypatch.setattr(layers, "OTHERS", ())
     monkeypatch.setattr(layers, "unet", lambda width, size: [AWKWARD[0]])
     monkeypatch.setattr(layers, "TOLERANCE", 0.0)
-    monkeypatch.setattr(unet, "LOGIT_TOLERANCE", -1.0)
+    monkeypatch.setattr(networks, "LOGIT_TOLERANCE", -1.0)
     monkeypatch.setattr(cpu, "SMALL", ONCE)
     monkeypatch.setattr(roofline, "measure", lambda threads: ROOF)
-    monkeypatch.setattr(unet, "peak_memory", lambda width, size: {"minunet": 100})
+    monkeypatch.setattr(networks, "peak_memory", lambda width, size: {"minunet": 100})
     results, wrong = cpu.measure(quick=True)
     assert any("plain forward" in text for text in wrong) and any("inference" in text for text in wrong)
     assert "inference" not in results["unet"]["width 2, 188 tile"]

@@ -1,5 +1,5 @@
 """Every network of tests/small.py against PyTorch with the same weights: outputs in evaluation and in training, every
-gradient, running statistics. The mirrors are in tests/torch_nets.
+gradient, running statistics. The mirrors are in bench/torch_nets.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch_nets
 from small import SMALL
 
+from bench import torch_nets
 from minunet import backends, models, nn
 from minunet.models import Network
 from minunet.tensor import Tensor, no_grad, record

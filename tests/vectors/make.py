@@ -21,11 +21,11 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
 import torch  # noqa: E402
-import torch_nets  # noqa: E402
 from digest import digest, file_name  # noqa: E402
 from formula import u  # noqa: E402
 from small import SMALL  # noqa: E402
 
+from bench import torch_nets  # noqa: E402
 from minunet.files import atomic_write  # noqa: E402
 
 

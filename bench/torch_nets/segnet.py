@@ -35,7 +35,7 @@ def make(torch, in_channels=3, n_classes=11, width=64, stages=VGG16, dropout=0.0
             kept = []
             for level, stage in enumerate(self.encoder):
                 x = stage(x)
-                size = x.shape[2:]
+                size = [int(n) for n in x.shape[2:]]  # numbers, also while TorchScript watches
                 x, where = self.pool(x)
                 kept.append((where, size))
                 x = self.drop(x) if level > 1 else x

@@ -1,10 +1,11 @@
-"""Whole U-Nets against the peers: inference and a training step, same weights, same input, results checked first."""
+"""Whole networks against the peers: inference and a training step, same weights, same input, results checked first."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,41 @@ import minunet as mu
 from bench import memory, peers
 from bench.timing import interleaved, table
 
-CASES = {"width 16, 316 tile": (16, 316), "width 64, 572 tile": (64, 572)}
+CASES = {"width 16, 316 tile": (16, 316), "width 64, 572 tile": (64, 572)}  # of U-Net: width, side
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured of another network than U-Net, against PyTorch."""
+
+    name: str
+    width: int
+    size: tuple[int, int]
+    batch: int = 1
+    runs: tuple[str, ...] = ("inference", "training_step")
+
+    def title(self) -> str:
+        """E.g. "segnet, width 16, 4 x 180 x 240"."""
+        images = f"{self.batch} x " if self.batch > 1 else ""
+        return f"{self.name}, width {self.width}, {images}{self.size[0]} x {self.size[1]}"
+
+    def build(self) -> Any:
+        return mu.models.build(self.name, width=self.width)
+
+
+FAMILY = (
+    Case("fusionnet", 16, (256, 256)),
+    Case("fusionnet", 64, (352, 480), runs=("inference",)),
+    Case("fusionnet", 64, (176, 240), runs=("training_step",)),
+    Case("segnet", 16, (180, 240), batch=4),
+    Case("segnet", 64, (360, 480), runs=("inference",)),
+    Case("segnet", 64, (180, 240), runs=("training_step",)),
+)
 IMAGE = 512  # side of the image for `mu.predict`
 LOGIT_TOLERANCE = 1e-3  # greatest difference from the direct algorithm's logits over the greatest logit
 GRADIENT_TOLERANCE = 1e-3  # cosine distance of the whole gradient
 PAUSE = 0.02
-Seconds = dict[str, list[float]]
+Size = int | tuple[int, int]
 
 
 class WrongResultError(RuntimeError):
@@ -30,17 +60,19 @@ def network(width: int) -> Any:
     return mu.models.build("unet", in_channels=1, n_classes=2, width=width, dropout=0.0)
 
 
-def picture(size: int) -> np.ndarray:
-    """(1, size, size, 1), normal."""
-    return np.random.default_rng(0).standard_normal((1, size, size, 1)).astype(np.float32)
+def picture(size: Size, channels: int = 1, batch: int = 1) -> np.ndarray:
+    """(batch, H, W, channels), normal; size: the side of a square, or (H, W)."""
+    size = (size, size) if isinstance(size, int) else size
+    return np.random.default_rng(0).standard_normal((batch, *size, channels)).astype(np.float32)
 
 
-def inference(model: Any, size: int, threads: int, rounds: dict[str, Any]) -> dict[str, Any]:
-    """Logits of one tile: ours against every peer."""
-    x = picture(size)
+def inference(model: Any, size: Size, threads: int, rounds: dict[str, Any], batch: int = 1) -> dict[str, Any]:
+    """Logits of one tile, or a batch of them, in evaluation: ours against every peer."""
+    x = picture(size, model.channels[0], batch)
+    model.eval()
     contestants: dict[str, Callable] = {"minunet": lambda: _logits(model, x)}
     with peers.threads(threads):
-        for name, run in peers.runners(model, (1, 1, size, size), threads).items():
+        for name, run in peers.runners(model, _nchw(x).shape, threads).items():
             contestants[name] = lambda run=run: run(_nchw(x)).transpose(0, 2, 3, 1)
         with _direct():
             truth = _logits(model, x)
@@ -72,11 +104,12 @@ def predict(model: Any, threads: int, rounds: dict[str, Any], image: int = IMAGE
         return _contest(contestants, truth, rounds)
 
 
-def training(model: Any, size: int, threads: int, rounds: dict[str, Any]) -> dict[str, Any]:
-    """Forward, cross-entropy, backward and Adam on one tile: ours against PyTorch."""
-    x, width = picture(size), model.config["width"]
-    oh, ow = model.output_size(size, size)
-    y = np.random.default_rng(1).integers(0, 2, (1, oh, ow)).astype(np.int32)
+def training(model: Any, size: Size, threads: int, rounds: dict[str, Any], batch: int = 1) -> dict[str, Any]:
+    """Forward, cross-entropy (of two classes), backward and Adam on a tile or a batch: ours against PyTorch."""
+    x = picture(size, model.channels[0], batch)
+    y = np.random.default_rng(1).integers(0, 2, (batch, *model.output_size(*x.shape[1:3]))).astype(np.int32)
+    state = {name: a.copy() for name, a in model.state_dict().items()}
+    model.train()
     optimizer = mu.optim.Adam(model.parameters(), lr=1e-4)
 
     def loss_of() -> mu.Tensor:
@@ -92,10 +125,8 @@ def training(model: Any, size: int, threads: int, rounds: dict[str, Any]) -> dic
         if peers.missing("PyTorch") is None:
             from bench import peer_torch
 
-            config = {"in_channels": 1, "n_classes": 2, "width": width}
-            for name in peer_torch.FORMATS:
-                last = name == "channels_last"
-                contestants[f"PyTorch {name}"] = peer_torch.Step(model, config, x, y, last, fused=True)
+            for name, layout in peer_torch.FORMATS.items():
+                contestants[f"PyTorch {name}"] = peer_torch.Step(model, x, y, layout)
         with mu.backends.count() as work:  # the check, and the count of FLOPs
             optimizer.zero_grad()
             loss = loss_of()
@@ -104,7 +135,7 @@ def training(model: Any, size: int, threads: int, rounds: dict[str, Any]) -> dic
         ours = np.concatenate([p.grad.ravel() for p in model.parameters()]).astype(np.float64)
         for name, peer in contestants.items():
             value, gradients = peer.gradients()
-            theirs = np.concatenate([g.ravel() for g in gradients]).astype(np.float64)
+            theirs = np.concatenate([gradients[n].ravel() for n, _ in model.named_parameters()]).astype(np.float64)
             distance, error = _cosine_distance(ours, theirs), abs(loss.item() - value) / value
             if not (distance <= GRADIENT_TOLERANCE and error <= 1e-3):
                 raise WrongResultError(f"results differ from {name}: loss by {error:.2e}, gradient by {distance:.2e}")
@@ -113,10 +144,9 @@ def training(model: Any, size: int, threads: int, rounds: dict[str, Any]) -> dic
                 "loss_relative_error": float(f"{error:.3g}"),
             }
         del loss, ours
-        state = {name: a.copy() for name, a in model.state_dict().items()}
         gc.collect()
         seconds = interleaved({"minunet": step, **contestants}, warmup=1, pause=PAUSE, **rounds)
-        model.load_state_dict(state)  # the steps have moved the weights
+        model.load_state_dict(state)  # the steps have moved the weights, and the statistics
     return found | table(seconds)
 
 
@@ -149,7 +179,7 @@ def _logits(model: Any, x: np.ndarray) -> np.ndarray:
 
 
 def _nchw(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))  # one channel: the same bytes, no copy
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))  # for one channel the same bytes, no copy
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The networks in PyTorch's words, to compare with: one file a network, `make(torch, **arguments) -> torch.nn.Module`.
+"""The networks in PyTorch's words, for tests and benches: a file a network, `make(torch, **arguments) -> torch Module`.
 
 A mirror is written from the paper and the reference definitions, not from our file. What it has to keep to:
 - `make` takes the arguments of our network, with the same defaults, and ignores `seed`;
@@ -21,6 +21,7 @@ import numpy as np
 from minunet import models
 from minunet.interop import from_torch
 from minunet.models import Network
+from minunet.tensor import Tensor
 
 HERE = __name__
 
@@ -53,6 +54,15 @@ def twin(name: str, arguments: dict[str, Any], net: Any) -> Network:
     """Our network in float64 with the mirror's weights and statistics."""
     model = models.build(name, **arguments).astype(np.float64)
     return from_torch(model, net.state_dict(), names(name, model, net))
+
+
+def fill(name: str, model: Network, net: Any) -> Any:
+    """Give the mirror our weights and statistics: the reverse of `twin`. Returns the mirror."""
+    ours, theirs = dict([*model.named_parameters(), *model.named_buffers()]), net.state_dict()
+    for n, t in names(name, model, net).items():
+        a = ours[n].numpy() if isinstance(ours[n], Tensor) else ours[n]
+        theirs[t].numpy()[...] = a.transpose(0, 3, 1, 2) if a.ndim == 4 else a  # the mirror's own memory
+    return net
 
 
 def pairs(name: str, model: Network, net: Any) -> Iterator[tuple[str, Any, Any]]:
