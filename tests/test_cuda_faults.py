@@ -9,6 +9,7 @@ import pytest
 
 from minunet.backends import cuda_host
 from minunet.backends.cuda.launch import launch
+from minunet.backends.cuda_host import compiler
 
 pytestmark = pytest.mark.skipif(not cuda_host.available(), reason=cuda_host.reason())
 PLANTED = str(Path(__file__).parent / "cuda" / "planted.cu")
@@ -68,6 +69,15 @@ def test_an_unwritten_output_shows():
     y = output(BLOCK)
     run("all_but_one", y, BLOCK)
     assert np.isnan(y).sum() == 1
+
+
+@pytest.mark.skipif(compiler.FILLED not in compiler.options(), reason="the compiler cannot fill registers")
+def test_an_unwritten_register_shows():
+    x = values(2 * BLOCK)
+    for n, right in ((2, True), (1, False)):
+        y = output(BLOCK)
+        run("unwritten_register", y, x, n)
+        assert np.allclose(y, x.reshape(-1, 2).sum(axis=1), rtol=1e-6) is right
 
 
 DIVERGENT = {

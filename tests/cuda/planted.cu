@@ -93,6 +93,12 @@ extern "C" __global__ void all_but_one(Out<REAL> y, int n) {
     if (int(threadIdx.x) < n - 1) y[threadIdx.x] = 1;
 }
 
+extern "C" __global__ void unwritten_register(Out<REAL> y, In<REAL> x, int n) {
+    REAL a[2];
+    for (int k = 0; k < n; k++) a[k] = x[2 * threadIdx.x + k];
+    y[threadIdx.x] = a[0] + a[1];
+}
+
 extern "C" __global__ void write_behind(Out<REAL> y, int n) { y[n + int(threadIdx.x)] = 1; }
 
 extern "C" __global__ void read_before(Out<REAL> y, In<REAL> x) { y[threadIdx.x] = x[int(threadIdx.x) - 1]; }

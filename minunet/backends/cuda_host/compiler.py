@@ -26,6 +26,7 @@ OPTIONS = (
     "-fsanitize-recover=all",
     "-w",
 )
+FILLED = "-ftrivial-auto-var-init=pattern"  # registers that nobody wrote hold -1.7e38; GCC 12, Clang 8 and newer
 REMEDY = "install one (for example: apt install g++) or name it in the environment variable CXX"
 
 
@@ -39,13 +40,25 @@ def find() -> tuple[str | None, str]:
         path = shutil.which(name)
         if path is None:
             continue
-        probe = ["-std=c++17", "-fsyntax-only", "-x", "c++", "-"]
-        done = subprocess.run([path, *probe], input="int main() { if constexpr (true) return 0; }", text=True,
-                              capture_output=True)  # fmt: skip
-        if done.returncode == 0:
+        if _accepts(path, "if constexpr (true) return 0;"):
             said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
             return path, said.splitlines()[0] if said else name
     return None, f"no C++17 compiler was found ({named or 'g++, c++, clang++'}); {REMEDY}"
+
+
+def _accepts(path: str, statement: str, *flags: str) -> bool:
+    """Whether a compiler takes these options, and this statement of C++17."""
+    arguments = [path, "-std=c++17", "-Werror", *flags, "-fsyntax-only", "-x", "c++", "-"]
+    return (
+        subprocess.run(arguments, input=f"int main() {{ {statement} }}", text=True, capture_output=True).returncode == 0
+    )
+
+
+@lru_cache(maxsize=1)
+def options() -> tuple[str, ...]:
+    """OPTIONS, and FILLED where there is a compiler that has it."""
+    path, _ = find()
+    return (*OPTIONS, FILLED) if path is not None and _accepts(path, "", FILLED) else OPTIONS
 
 
 def wrapper(program: Program) -> str:
@@ -70,7 +83,7 @@ def library(program: Program) -> Path:
     compiler, version = find()
     if compiler is None:
         raise UserError(f"cuda_host: {version}")
-    chosen = (*OPTIONS, *program.macros)
+    chosen = (*options(), *program.macros)
     sources.show(program, chosen)
     unit = wrapper(program)
     key = sources.digest(program, True, *chosen, compiler, version, unit)
