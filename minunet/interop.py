@@ -22,7 +22,7 @@ import numpy as np
 
 from minunet import backends
 from minunet.models.ports import Pair, encoder_schemes
-from minunet.models.ports_networks import arguments, namings, other_forms, schemes
+from minunet.models.ports_networks import arguments, other_forms, schemes
 from minunet.nn import Module
 from minunet.torchpickle import printable
 
@@ -96,7 +96,7 @@ def to_torch(model: Module) -> tuple[str, dict[str, np.ndarray]]:
     """
     own = own_tensors(model)
     needed = layers(own)
-    known = (*namings(model), own_scheme(model))
+    known = (*schemes(model, prefixed=True), own_scheme(model))
     whose, pairs = next((t, pairs) for t, pairs in known if {pair.ours for pair in pairs} == needed.keys())
     state = {}
     for pair in pairs:

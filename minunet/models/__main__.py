@@ -1,4 +1,4 @@
-"""`minunet models`: the family's table, a network's layers, and weights from PyTorch files."""
+"""`minunet models`: the family's table, a network's layers, checkpoints, weights from and to other files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LISTED = 20  # tensors that are named before "and 17 more"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    p = cli.parser("models", "List the networks (without a command), show one's layers, take in weights from PyTorch.")
-    commands = p.add_subparsers(dest="command", metavar="show | import")
+    p = cli.parser("models", "List the networks (without a command), show one's layers, read and convert weights.")
+    commands = p.add_subparsers(dest="command", metavar="show | info | import | export")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         c = commands.add_parser(
@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--size", type=int, nargs=2, default=NONE, metavar=("H", "W"), help="of the image; its paper's if left out"
     )
     _network_options(c)
+    c = command("info", "What a checkpoint holds: network, data, training, scores; whether it is whole.")
+    c.add_argument("checkpoint", metavar="CHECKPOINT", help="file that minunet has written")
     c = command("import", "Fill a network from a .pth, .pt or .safetensors file and write a checkpoint of it.")
     c.add_argument("file", metavar="FILE", help="weights; a pickle inside is read without running it")
     c.add_argument("--model", required=True, default=NONE, metavar="NAME", help="the network to fill")
@@ -46,7 +48,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     c.add_argument("--seed", type=int, default=0, help="of the weights that the file does not have")
     _network_options(c)
 
+    c = command("export", "Write a checkpoint's network for other programs.")
+    c.add_argument("checkpoint", metavar="CHECKPOINT", help="file that minunet has written")
+    c.add_argument(
+        "--onnx", default=NONE, metavar="FILE", help="network and weights, for ONNX Runtime, OpenVINO, TensorRT, ..."
+    )
+    c.add_argument("--safetensors", default=NONE, metavar="FILE", help="weights, in PyTorch's names and layouts")
+    c.add_argument(
+        "--size", type=int, nargs=2, default=NONE, metavar=("H", "W"), help="of --onnx's images; as trained if left out"
+    )
+    c.add_argument(
+        "--channels", type=int, default=NONE, metavar="C", help="of --onnx's images, if the network takes several"
+    )
+
     options = vars(p.parse_args(argv))
+    if options["command"] in ("info", "export"):
+        from minunet.models import commands as work
+
+        return work.info(options["checkpoint"]) if options["command"] == "info" else work.export(options)
     if options["command"] == "show":
         return show(options["name"], options.get("size"), _arguments(options))
     if options["command"] == "import":
@@ -183,7 +202,7 @@ def take_in(file: Path, options: dict[str, Any]) -> int:
     fill(model, found)
     report(file, found, state)
     imported = {"file": file.name, "matched": found.how, "kept": [*found.kept, *(m.ours for m in found.misfits)]}
-    checkpoint.save(out, model, extra={"imported": imported})
+    checkpoint.save(out, model, extra={"imported": imported}, keep_previous=False)
     print(f"{out}: written")
     return 0
 

@@ -22,17 +22,14 @@ class Port(NamedTuple):
     prefix: str = ""  # before all names in the author's own files
 
 
-def namings(model: nn.Module) -> list[tuple[str, list[Pair]]]:
-    """`schemes` with the names as they stand in the authors' own files."""
-    known = zip(_ports(model), schemes(model))
-    return [
-        (title, [pair._replace(theirs=port.prefix + pair.theirs) for pair in pairs]) for port, (title, pairs) in known
-    ]
-
-
-def schemes(model: nn.Module) -> list[tuple[str, list[Pair]]]:
-    """(title, pairs) of each port of this network, in this form."""
-    return [(port.title, list(port.pairs(model))) for port in _ports(model)]
+def schemes(model: nn.Module, prefixed: bool = False) -> list[tuple[str, list[Pair]]]:
+    """(title, pairs) of each port of this network, in this form; `prefixed`: names as in the author's own files."""
+    found = []
+    for port in _ports(model):
+        prefix = port.prefix if prefixed else ""
+        if pairs := [pair._replace(theirs=prefix + pair.theirs) for pair in port.pairs(model)]:
+            found.append((port.title, pairs))
+    return found
 
 
 def _ports(model: nn.Module) -> list[Port]:
