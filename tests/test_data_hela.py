@@ -1,4 +1,4 @@
-"""The Cell Tracking Challenge's folders: gold before silver, markers without outline, held-out frames, the real data."""
+"""The Cell Tracking Challenge: gold before silver, markers without outline, held-out frames, the real sequence."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def sequence(root: Path, name: str, frames: int, truth: dict[str, range]) -> Non
 
 def test_gold_silver_and_frames_without_either(tmp_path):
     root = tmp_path / "DIC-C2DH-HeLa"
-    sequence(root, "01", 12, {"GT/SEG": range(2, 3), "ST/SEG": range(0, 10)})
-    sequence(root, "02", 5, {"ST_SEG": range(0, 5)})
+    sequence(root, "01", 12, {"GT/SEG": range(2, 3), "ST/SEG": range(10)})
+    sequence(root, "02", 5, {"ST_SEG": range(5)})
     write_tiff(root / "01_GT" / "SEG" / "man_seg002.tif", segments(0)[::-1].copy())
     data = load_hela(tmp_path)
     assert data.images.shape == (15, 20, 24) and data.labels.dtype == np.uint8

@@ -20,10 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from minunet.data.tiffwalk import largest
 from minunet.errors import UserError
 from minunet.files import atomic_write
 
 MAX_BYTES = 4 << 30  # an image that would fill more memory than this is refused unread
+SMALL_BYTES = 32 << 20  # what every machine can spare for a damaged file
+EXPANSION = 2000  # bytes of pixels that a byte of PNG (1032) or JPEG can become at most
 FORMATS = "PNG, JPEG, BMP, TIFF or .npy"
 
 _MAGIC = {
@@ -149,8 +152,12 @@ def _check_shape(path: str | os.PathLike[str], shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_declared(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuse what would fill too much memory, or is no picture, before memory is taken for it."""
+def _check_declared(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype, most: int) -> None:
+    """Refuse what would fill too much memory, or is no picture, before memory is taken for it.
+
+    most : bytes of pixels that the file can hold at best; a few more are let pass, since cut files are told better
+        by their decoders
+    """
     if dtype.kind not in "buif":
         raise UserError(f"{path}: its values are {dtype}, not numbers; save it as uint8, uint16 or float32")
     size = math.prod(shape) * dtype.itemsize
@@ -159,12 +166,18 @@ def _check_declared(path: str | os.PathLike[str], shape: tuple[int, ...], dtype:
             f"{path}: declares {size / 2**30:.1f} GiB of pixels {shape}, above the limit of "
             f"{MAX_BYTES >> 30} GiB; cut it into smaller files"
         )
+    if size > max(most, SMALL_BYTES):
+        raise UserError(
+            f"{path}: declares {size / 2**20:.0f} MiB of pixels {shape}, far more than its bytes can hold; it is cut "
+            "short or damaged: copy or export it again"
+        )
 
 
 def _read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     # Mapping first compares the declared size with the file's, and reads nothing but the header.
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    _check_declared(path, mapped.shape, mapped.dtype)
+    with np.errstate(over="raise"):  # of declared sizes
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    _check_declared(path, mapped.shape, mapped.dtype, os.stat(path).st_size)
     return np.array(mapped, order="C")
 
 
@@ -186,7 +199,8 @@ def _read_pillow(path: str | os.PathLike[str], kind: str) -> np.ndarray:
             ) from error
         with image:
             W, H = image.size
-            _check_declared(path, (H, W, len(image.getbands())), np.dtype(np.uint8))
+            most = os.stat(path).st_size * (EXPANSION * 8 if image.mode == "1" else EXPANSION)
+            _check_declared(path, (H, W, len(image.getbands())), np.dtype(np.uint8), most)
             pixels = np.array(image)
     if kind == "png" and header[24] == 16:
         return pixels.astype(np.uint16)  # older Pillow gives int32
@@ -196,12 +210,14 @@ def _read_pillow(path: str | os.PathLike[str], kind: str) -> np.ndarray:
 def _read_tiff(path: str | os.PathLike[str]) -> np.ndarray:
     import tifffile
 
-    with _quiet_tifffile() as complaints, tifffile.TiffFile(os.fspath(path)) as tif:
+    most = largest(path)
+    # OME's XML may declare billions of planes, and name other files to read: its pages are taken as they are stored
+    with _quiet_tifffile() as complaints, tifffile.TiffFile(os.fspath(path), is_ome=False) as tif:
         series = tif.series
         if not series:
             raise UserError(f"{path}: this TIFF holds no image; export it again")
         shape, dtype = series[0].shape, np.dtype(series[0].dtype)
-        _check_declared(path, shape, dtype)
+        _check_declared(path, shape, dtype, most)
         pages = series[0].pages
         if len(series) > 1:
             shapes = ", ".join(str(s.shape) for s in series[:3])
