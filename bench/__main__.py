@@ -24,13 +24,18 @@ from minunet.files import atomic_write
 
 def main(argv: list[str] | None = None) -> int:
     """The command. Returns 0, or 1 where a result of ours was wrong, and so not timed; errors are raised."""
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["gpu"]:  # has options of its own
+        from bench import gpu
+
+        return gpu.main(given[1:])
     p = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     what = (
         "measure on the CPU; keep a finished run on ISBI as README's result; train by the recipes of bench/trained.py"
     )
-    what += " and keep the results; only rewrite README's tables"
+    what += " and keep the results; only rewrite README's tables; `gpu`, see `python -m bench gpu --help`"
     p.add_argument("what", nargs="?", choices=("cpu", "isbi", "train", "report"), default="cpu", help=what)
     p.add_argument("names", nargs="*", metavar="NAME", help="train: the recipes (default: all)")
     p.add_argument("--run", metavar="DIR", default="runs/isbi", help="isbi: the run's output folder")

@@ -33,6 +33,7 @@ class Step:
     precisions : under which of `minunet.precision` its result is what was asked for
     least      : the oldest architecture, 10 major + minor
     double     : whether it is meant for float64 as well
+    shared     : bytes of dynamic shared memory of a kernel, with a tile of (rows, columns)
     """
 
     name: str
@@ -43,6 +44,7 @@ class Step:
     precisions: tuple[str, ...] = FULL
     least: int = 75
     double: bool = True
+    shared: Callable[[str, tuple[int, int]], int] = lambda kernel, tile: 0
 
     @property
     def file(self) -> str:

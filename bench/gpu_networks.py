@@ -1,0 +1,138 @@
+"""Whole U-Net: inference and a training step, against PyTorch eager, channels_last and compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import minunet as mu
+from bench.gpu_checks import to_device
+from bench.gpu_device import Clock, Device
+from bench.gpu_layers import PRECISIONS, short, torch_gpu
+from minunet import backends, models
+from minunet.nn.optim import Adam
+
+LOGITS = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-1}  # largest difference from PyTorch's fp32, of the largest logit
+
+
+def measure(device: Device, clock: Clock) -> dict[str, Any]:
+    """{"inference, batch n, precision": entry, "training step, ...": entry}."""
+    found: dict[str, Any] = {}
+    for batch in (1,) if device.dry else (1, 8):
+        for precision in PRECISIONS:
+            for what in ("inference", "training step"):
+                name = f"{what}, batch {batch}, {precision}"
+                if clock.over():
+                    found[name] = "not measured: out of time"
+                    continue
+                try:
+                    found[name] = one(device, what, batch, precision, clock)
+                except Exception as error:
+                    found[name] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return found
+
+
+def one(device: Device, what: str, batch: int, precision: str, clock: Clock) -> dict[str, Any]:
+    width, depth, size = (2, 1, 20) if device.dry else (64, 4, 572)
+    config = {"in_channels": 1, "n_classes": 2, "width": width, "depth": depth}
+    model = models.build("unet", **config, seed=0)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, size, size, 1), dtype=np.float32)
+    labels = rng.integers(0, 2, (batch, *model.output_size(size, size))).astype(np.int32)
+    torch, why = torch_gpu(device)
+    peers = _peers(torch, model, config, x, labels, precision, what, clock) if torch else {}
+    to_device(model, device)
+    run = _infer if what == "inference" else _step
+    with backends.use_backend(device.backend), backends.precision(PRECISIONS[precision]):
+        ours = run(model, device.to(x), device.to(labels))
+        entry: dict[str, Any] = {"peer": "PyTorch" if torch else f"none: {why}"}
+        if what == "inference":
+            logits = device.numpy(ours())
+            entry["finite"] = bool(np.isfinite(logits).all())
+            if "fp32" in peers:
+                truth = peers.pop("fp32")().float().permute(0, 2, 3, 1).cpu().numpy()
+                entry["error"] = short(float(abs(logits - truth).max() / abs(truth).max()))
+                if not entry["error"] <= LOGITS[precision]:
+                    return entry | {"wrong": "off by more than allowed: not timed"}
+            if not entry["finite"]:
+                return entry | {"wrong": "a logit is not finite: not timed"}
+        usable = {}
+        for name, call in peers.items():
+            try:  # a first call compiles
+                call()
+                usable[name] = call
+            except Exception as error:
+                entry[f"{name} failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        times = device.milliseconds({"minunet": ours, **usable})
+    if times is None:
+        return entry | {"times": "not measured"}
+    ms = times["minunet"]["median_ms"]
+    entry |= {"times": times, "images_per_second": round(1e3 * batch / ms, 1)}
+    best = [t["median_ms"] for name, t in times.items() if name != "minunet"]
+    return entry | ({"ratio": round(min(best) / ms, 3)} if best else {})
+
+
+def _infer(model: Any, x: Any, labels: Any) -> Callable[[], Any]:
+    del labels
+    model.eval()
+
+    def run() -> Any:
+        with mu.no_grad():
+            return model(mu.Tensor(x)).data
+
+    return run
+
+
+def _step(model: Any, x: Any, labels: Any) -> Callable[[], Any]:
+    model.train()
+    optimizer, data = Adam(model.parameters(), lr=1e-4), mu.Tensor(x)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        mu.ops.softmax_cross_entropy(model(data), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def _peers(torch: Any, model: Any, config: dict, x, labels, precision: str, what: str, clock: Clock) -> dict:
+    """{name: call}: eager, channels_last and compiled, in the precision; for inference also "fp32", to compare with."""
+    from bench import peer_torch
+
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 0
+    y = torch.from_numpy(labels.astype(np.int64)).cuda()
+    found: dict[str, Callable] = {}
+
+    def prepared(layout: Any) -> tuple[Any, Any]:
+        net = peer_torch.load(peer_torch.UNet(**config), model).cuda().to(memory_format=layout)
+        return net, torch.from_numpy(x).cuda().permute(0, 3, 1, 2).contiguous(memory_format=layout)
+
+    def call(net: Any, image: Any, optimizer: Any, exact: bool) -> Any:
+        allowed = precision == "tf32" and not exact
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+        half = precision == "bf16" and not exact
+        if optimizer is None:
+            with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=half):
+                return net(image)
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            loss = torch.nn.functional.cross_entropy(net(image), y)
+        loss.backward()
+        optimizer.step()
+        return None
+
+    layouts = {"eager": torch.contiguous_format, "channels_last": torch.channels_last}
+    for name, layout in layouts.items():
+        net, image = prepared(layout)
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, fused=True) if what != "inference" else None
+        found[name] = partial(call, net, image, optimizer, False)
+    if clock.spent() < clock.seconds / 2:  # compiling takes up to a minute
+        net, image = prepared(torch.channels_last)
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, fused=True) if what != "inference" else None
+        found["compiled"] = partial(call, torch.compile(net), image, optimizer, False)
+    if what == "inference":
+        found["fp32"] = partial(call, *prepared(torch.contiguous_format), None, True)
+    return found

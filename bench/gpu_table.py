@@ -1,0 +1,102 @@
+"""results.json of `python -m bench gpu` as a readable text. What was not measured says so; no cell is made up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.layers import PASSES
+
+NOT = "not measured"
+
+
+def text(results: dict[str, Any]) -> str:
+    lines = ["minunet on a GPU", ""]
+    lines += [f"{key}: {value}" for key, value in results["device"].items()]
+    for name, entry in results["sections"].items():
+        seconds = entry.get("seconds")
+        lines += ["", f"== {name} ({seconds} s)" if seconds is not None else f"== {name}"]
+        if "failed" in entry:
+            lines.append(f"FAILED: {entry['failed']}")
+            continue
+        found = entry["result"]
+        lines += SECTIONS.get(name, plain)(found)
+    return "\n".join(lines) + "\n"
+
+
+def plain(found: Any) -> list[str]:
+    if not isinstance(found, dict):
+        return [str(found)]
+    lines = []
+    for key, value in found.items():
+        if isinstance(value, dict) and "passed" not in found and key != "failed":
+            inner = ", ".join(f"{k} {_short(v)}" for k, v in value.items())
+            lines.append(f"{key}: {inner}")
+        elif key == "failed":
+            lines += [f"  FAILED {name}: {said}" for name, said in value.items()]
+        else:
+            lines.append(f"{key}: {_short(value)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and "median_ms" in value:
+        return f"{value['median_ms']:.3f} ms"
+    if isinstance(value, dict):
+        return "; ".join(f"{k} {_short(v)}" for k, v in value.items())
+    return str(value)
+
+
+def layers(found: dict[str, Any]) -> list[str]:
+    lines = [f"peer: {found.get('peer', '')}"]
+    head = (
+        f"{'layer':10} {'pass':8} {'precision':9} {'step':17} {'error':>9} {'cuDNN err':>9} {'ms':>9} {'cuDNN ms':>9}"
+    )
+    for batch, entries in found.items():
+        if not isinstance(entries, dict):
+            continue
+        lines += ["", batch, head]
+        for name, row in entries.items():
+            if isinstance(row, str):
+                lines.append(f"{name:10} {row}")
+                continue
+            for what in PASSES:
+                for precision, entry in row[what].items():
+                    lines.append(_layer(name, what, precision, entry))
+    return lines
+
+
+def _layer(name: str, what: str, precision: str, entry: dict[str, Any]) -> str:
+    start = f"{name:10} {what:8} {precision:9} {entry['step']:17} {entry['error']:9.1e}"
+    if "wrong" in entry:
+        return f"{start} {entry['wrong']}"
+    theirs = f"{entry['peer_error']:9.1e}" if "peer_error" in entry else f"{'-':>9}"
+    if not isinstance(entry.get("times"), dict):
+        return f"{start} {theirs} {NOT}"
+    times = entry["times"]
+    peers = [t["median_ms"] for key, t in times.items() if key != "minunet"]
+    best, ratio = (f"{min(peers):9.3f}", f"{entry['ratio']:7.2f}") if peers else (f"{'-':>9}", f"{'-':>7}")
+    ours = f"{times['minunet']['median_ms']:9.3f}"
+    return f"{start} {theirs} {ours} {best} {ratio} {entry['tflops']:8.1f} {entry['gbytes']:7.0f}"
+
+
+def resources(found: dict[str, Any]) -> list[str]:
+    lines = ["computed from the compiler's report, not measured", ""]
+    lines.append(
+        f"{'step':18} {'tile':22} {'kernel':24} {'arch':8} {'regs':>5} {'spills':>6} {'shared':>7} {'occupancy':>9}"
+    )
+    for step, by_tile in found.items():
+        if isinstance(by_tile, str):
+            lines.append(f"{step}: {by_tile}")
+            continue
+        for tile, kernels in by_tile.items():
+            for kernel, by_arch in kernels.items():
+                for arch, e in by_arch.items():
+                    if isinstance(e, str):
+                        lines.append(f"{step:18} {tile:22} {arch:8} {kernel}: {e}")
+                        continue
+                    numbers = f"{e['registers']:5} {e['spills']:6} {e['shared']:7} {e['occupancy']:9.0%}"
+                    lines.append(f"{step:18} {tile:22} {kernel:24} {arch:8} {numbers}")
+    return lines
+
+
+SECTIONS = {"layers": layers, "resources": resources}

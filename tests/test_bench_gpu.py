@@ -1,0 +1,140 @@
+"""`python -m bench gpu`: the whole command without a GPU, and that it keeps going, tells the truth and finds faults."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from bench import __main__ as bench_main
+from bench import gpu, gpu_checks, gpu_device, gpu_layers, gpu_resources, gpu_table
+from bench.gpu_device import Clock, Device
+from minunet.backends import cuda, cuda_host
+from minunet.errors import UserError
+
+pytestmark = pytest.mark.skipif(not cuda_host.available(), reason=f"cuda_host: {cuda_host.reason()}")
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory):
+    """The folder that a dry run wrote, and its exit code."""
+    folder = tmp_path_factory.mktemp("gpu")
+    return folder, bench_main.main(["gpu", "--dry", "--out", str(folder)])
+
+
+def test_a_dry_run_does_everything(dry):
+    folder, code = dry
+    assert code == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results["sections"]) == [name for name, _, _ in gpu.SECTIONS]
+    for name, entry in results["sections"].items():
+        assert "failed" not in entry, f"{name}: {entry}"
+    for name in ("conformance", "ladder"):
+        found = results["sections"][name]["result"]
+        assert found["passed"] > 10
+        assert found["failed"] == {}
+        assert found["left_out_for_time"] == 0
+    for name in ("layers", "networks", "memory-bound"):
+        assert "failed: " not in json.dumps(results["sections"][name])
+    assert results["sections"]["training run"]["result"]["largest_difference"] < 1e-3
+
+
+def test_what_was_not_measured_is_no_number(dry):
+    folder, _ = dry
+    written = (folder / "results.json").read_text()
+    for key in ("median_ms", "tflops", "gbytes", "ratio", "share_of_copy", "images_per_second"):
+        assert f'"{key}"' not in written
+    table = (folder / "results.txt").read_text()
+    assert table.count("not measured") > 20
+    assert "a dry run on this machine's processor" in table
+    assert re.search(r"down0\.2 +forward +bf16 +\w+ +\d\.\de-\d\d +- not measured", table)
+
+
+def test_without_a_gpu_the_remedy_is_named(tmp_path):
+    if cuda.available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=r"bench gpu: .*--dry runs the command without one"):
+        gpu.main(["--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def broken(device, clock):
+    raise RuntimeError("the driver\nwent away")
+
+
+def test_a_failing_section_is_written_down_and_the_next_one_runs(tmp_path, monkeypatch, capsys):
+    sections = (("one", broken, 0.1), ("two", lambda device, clock: {"answer": 42}, 0.1))
+    monkeypatch.setattr(gpu, "SECTIONS", sections)
+    assert gpu.main(["--dry", "--out", str(tmp_path)]) == 1
+    found = json.loads((tmp_path / "results.json").read_text())["sections"]
+    assert found["one"]["failed"] == "RuntimeError: the driver went away"
+    assert found["two"]["result"] == {"answer": 42}
+    assert "FAILED: RuntimeError: the driver went away" in (tmp_path / "results.txt").read_text()
+    assert "error: one: RuntimeError: the driver went away" in capsys.readouterr().err
+
+
+def test_single_failures_are_counted_and_named():
+    def fail():
+        raise AssertionError("wrong\nby 3")
+
+    jobs = [("good", lambda: None), ("bad", fail), ("good too", lambda: None)]
+    found = gpu_checks.tally(iter(jobs), Clock(60))
+    assert found == {"passed": 2, "failed": {"bad": "AssertionError: wrong by 3"}, "left_out_for_time": 0}
+    assert gpu_checks.tally(iter(jobs), Clock(-1))["left_out_for_time"] == 3
+    assert gpu.failures({"sections": {"a": {"result": found}}}) == ["a, result: bad AssertionError: wrong by 3"]
+
+
+def test_a_wrong_gradient_and_a_wrong_curve_are_found(monkeypatch):
+    device = Device(dry=True)
+    monkeypatch.setitem(gpu_checks.GRADIENT, np.dtype(np.float32), 0.0)
+    with pytest.raises(ValueError, match="a gradient in float32 is off by"):
+        gpu_checks.gradients(device, np.dtype(np.float32))
+    monkeypatch.setattr(gpu_checks, "curve", lambda device, steps: [1.0, 0.5 if device else 0.6])
+    with pytest.raises(ValueError, match=r"losses differ from the CPU's by 1\.7e-01"):
+        gpu_checks.training_run(device, Clock(60))
+    monkeypatch.setattr(gpu_checks, "curve", lambda device, steps: [1.0, float("nan") if device else 0.6])
+    with pytest.raises(ValueError, match="losses differ"):
+        gpu_checks.training_run(device, Clock(60))
+
+
+def test_a_wrong_layer_is_not_timed(monkeypatch):
+    device = Device(dry=True)
+    monkeypatch.setitem(gpu_layers.WORST, "fp32", 0.0)
+    row = gpu_layers.one_layer(device, None, gpu_layers.table(device)[0], 1)
+    entry = row["forward"]["fp32"]
+    assert "not timed" in entry["wrong"]
+    assert "times" not in entry
+    assert "not timed" in "\n".join(gpu_table.layers({"batch 1": {"x": row}}))
+
+
+def test_times_become_rates():
+    times = {"minunet": {"median_ms": 2.0}, "cuDNN a": {"median_ms": 3.0}, "cuDNN b": {"median_ms": 1.0}}
+    entry = gpu_layers.rate(times, 4 * 10**12, 10**9)
+    assert entry["tflops"] == 2000
+    assert entry["gbytes"] == 500
+    assert entry["ratio"] == 0.5  # against the faster
+    assert gpu_layers.rate(None, 1, 1) == {"times": "not measured"}
+    assert gpu_device.spread([4.0, 1.0, 2.0, 3.0]) == {"median_ms": 2.5, "low_ms": 2.0, "high_ms": 3.0}
+
+
+def test_the_table_shows_measured_numbers():
+    times = {"minunet": {"median_ms": 2.0}, "cuDNN a": {"median_ms": 3.0}}
+    entry = {"step": "5_double_buffer", "error": 1e-7, "peer_error": 2e-7, **gpu_layers.rate(times, 10**12, 10**9)}
+    row = {what: {"fp32": entry} for what in ("forward", "grad_x", "grad_w")}
+    text = "\n".join(
+        gpu_table.layers({"peer": "p", "batch 1": {"down0.1": row, "down0.2": "not measured: out of time"}})
+    )
+    assert re.search(
+        r"down0\.1 +forward +fp32 +5_double_buffer +1\.0e-07 +2\.0e-07 +2\.000 +3\.000 +1\.50 +500\.0 +500", text
+    )
+    assert "down0.2    not measured: out of time" in text
+
+
+def test_occupancy():
+    limits = gpu_resources.LIMITS["sm_80"]
+    assert gpu_resources.occupancy(256, 32, 0, limits) == 1
+    assert gpu_resources.occupancy(256, 128, 0, limits) == 0.25  # 65536 registers: two blocks of 256 x 128
+    assert gpu_resources.occupancy(256, 32, 80 << 10, limits) == 0.25  # shared memory: two blocks of 81 KB
+    assert gpu_resources.occupancy(1024, 32, 0, gpu_resources.LIMITS["sm_86"]) == 2 / 3
