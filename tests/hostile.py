@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import random
 import struct
@@ -64,6 +65,7 @@ def valid_images() -> dict[str, bytes]:
     }
 
 
+@functools.cache
 def hostile_images() -> dict[str, bytes]:
     """{file name: bytes} of files that promise more than they hold, or lead in circles, by hand."""
     page = {"photometric": "minisblack", "metadata": None}
