@@ -11,7 +11,7 @@ from typing import Any
 from minunet import cli
 from minunet.errors import UsageError
 from minunet.training.config import Config, sections
-from minunet.training.defaults import DATASETS, FULL, SMALL
+from minunet.training.defaults import CELLS, DATASETS, FULL, SCENES, SMALL
 
 DEFAULT_STEPS = DATASETS["isbi"].steps  # about five minutes on two cores
 
@@ -62,6 +62,9 @@ def _other_defaults() -> str:
         if data.settings:
             options = {"steps": data.steps, **data.settings}
             parts.append(f"{name}: " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in options.items()))
+    for kind, table in (("scenes", SCENES), ("cells", CELLS)):
+        for name, options in table.items():
+            parts.append(f"{name} on {kind}: " + " ".join(f"--{k} {v}" for k, v in options.items()))
     return (
         f"Other defaults. {'; '.join(parts)}. Networks other than unet: 1/{SMALL} of their paper's width"
         f" ({', '.join(FULL)}: all of it), and their own depth, padding and dropout."

@@ -29,7 +29,7 @@ def test_the_default_run_is_what_it_was():
 def test_options_win_over_presets_over_data_sets_over_networks():
     plain = configure({"dataset": "camvid"})
     assert (plain.model, plain.width, plain.size, plain.class_weights) == ("segnet", 16, "180x240", "median")
-    assert (plain.rotations, plain.tile, plain.batch, plain.depth, plain.lr) == (0, 0, 4, None, 1e-3)
+    assert (plain.rotations, plain.tile, plain.batch, plain.depth, plain.lr) == (0, 0, 4, None, 6e-3)
     paper = configure({"dataset": "camvid", "preset": "paper", "lr": 0.05, "minutes": 3.0})
     assert (paper.lr, paper.batch, paper.optimizer, paper.minutes, paper.steps) == (0.05, 12, "sgd", 3.0, None)
     assert paper.preset == "paper" and paper.size == "180x240"
@@ -37,6 +37,9 @@ def test_options_win_over_presets_over_data_sets_over_networks():
     assert (cells.weights, cells.elastic, cells.momentum, cells.dropout) == ("paper", 10.0, 0.99, 0.5)
     assert configure({"dataset": "streets", "model": "unet", "preset": "paper"}).weights == "plain"
     assert configure({"dataset": "isbi", "model": "fusionnet"}).width == 16
+    assert configure({"dataset": "camvid", "model": "fcn"}).lr == 1e-3
+    assert configure({"dataset": "isbi", "model": "segnet"}).lr == 1e-3
+    assert configure({"dataset": "isbi", "model": "rednet_restoration"}).model_arguments()["n_classes"] == 1
     dice = configure({"dataset": "camvid", "loss": "dice"})
     assert dice.class_weights == "none"  # the data set's own default gives way ...
     with pytest.raises(UsageError, match="class-weights median"):  # ... the user's does not

@@ -33,3 +33,8 @@ DATASETS = {
 UNET = ("width", "depth", "padding", "dropout")  # whose defaults in Config are U-Net's, and None for other networks
 SMALL = 4  # other networks start at their paper's width divided by this, so that a laptop can train them ...
 FULL = ("enet",)  # ... but for those made for phones
+
+# What suits a network on scenes, and on cells of two classes. The rate: mean IoU on CamVid at 60 x 80 after 1,000 steps
+# was 0.236 with 1e-3, 0.247 with 3e-3 and 0.270 with 6e-3. The loss: RED-Net's only output map is the image and more.
+SCENES = {"segnet": {"lr": 6e-3}}
+CELLS = {"rednet_restoration": {"loss": "mse"}}

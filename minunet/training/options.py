@@ -13,7 +13,7 @@ from typing import Any
 from minunet import models
 from minunet.errors import UsageError, UserError
 from minunet.training.config import CLASS_WEIGHTED, Config
-from minunet.training.defaults import DATASETS, FULL, SMALL, UNET
+from minunet.training.defaults import CELLS, DATASETS, FULL, SCENES, SMALL, UNET
 from minunet.training.presets import recipe
 
 BUDGETS = ("steps", "epochs", "minutes")
@@ -33,7 +33,8 @@ def configure(given: Mapping[str, Any], model_args: Iterable[str] = ()) -> Confi
         extra = _arguments(network, signature, model_args)
         own = {} if network == Config.model else dict.fromkeys(UNET) | {"width": _width(network, signature)}
         asked = recipe(network, given.get("preset", ""), data.n_classes) | dict(given)
-        chosen = own | data.settings | asked
+        suited = (CELLS if data.n_classes == 2 else SCENES).get(network, {})
+        chosen = own | suited | data.settings | asked
         if "class_weights" not in asked and chosen.get("loss", Config.loss) not in CLASS_WEIGHTED:
             chosen["class_weights"] = "none"  # the data set's own are for the losses that take them
         for name in UNET:
