@@ -1,0 +1,129 @@
+"""The Numba kernels (kernels/numba_cuda) on an NVIDIA GPU: CuPy's arrays without a copy, CuPy's current stream.
+
+With MINUNET_SIMULATE=1, set before Python starts, the same kernels run under Numba's simulator on NumPy arrays: for
+tests and for stepping through a kernel with a debugger, a thousand threads a second. Nothing else turns the simulator
+on. Importable without numba-cuda; `available()` is then false, and `reason()` says why.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from minunet.backends.cuda import cupy
+from minunet.backends.numba_cuda.launch import Grid
+from minunet.backends.numba_cuda.library import REMEDY, numba_cuda, require, simulated
+from minunet.backends.numba_cuda.rows import bind
+from minunet.errors import UserError
+
+name = "numba_cuda"
+OLDEST = (7, 5)  # compute capability of Turing: what the CUDA 13 compilers still know
+
+
+class _NoArray:
+    """Stands for cupy.ndarray where there is no CuPy: nothing is one."""
+
+
+@lru_cache(maxsize=1)
+def reason() -> str:
+    """Why the backend cannot run here; empty where it can."""
+    if simulated():
+        return numba_cuda()[1]
+    module, why = cupy()
+    if module is None:
+        return why
+    cuda, why = numba_cuda()
+    if cuda is None:
+        return why
+    if not cuda.is_available():
+        return "Numba finds no NVIDIA GPU; install or update the NVIDIA driver, or set MINUNET_SIMULATE=1 to simulate"
+    if not cuda.is_supported_version():
+        return f"Numba does not support this version of the CUDA toolkit; {REMEDY}"
+    capability = cuda.get_current_device().compute_capability
+    if tuple(capability[:2]) < OLDEST:
+        return f"the GPU is sm_{capability[0]}{capability[1]}, and the kernels need sm_75 or newer"
+    return ""
+
+
+def available() -> bool:
+    """Whether there is a GPU with CuPy and numba-cuda to use it, or the simulator was asked for."""
+    return reason() == ""
+
+
+def _check() -> None:
+    if not available():
+        raise UserError(f"backend 'numba_cuda': {reason()}")
+
+
+def __getattr__(attribute: str) -> Any:
+    if attribute == "Array":
+        if simulated():
+            return np.ndarray
+        module, _ = cupy()
+        return _NoArray if module is None else module.ndarray
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """An uninitialised array of the device."""
+    return device.empty(shape, dtype)
+
+
+def asarray(a: Any) -> Any:
+    """A NumPy array, or one of the device, as a C-contiguous array of the device."""
+    _check()
+    module = np if simulated() else cupy()[0]
+    return module.ascontiguousarray(module.asarray(a))
+
+
+def numpy(a: Any) -> np.ndarray:
+    """An array of the device as a NumPy array; waits for the kernels that write it."""
+    return a if isinstance(a, np.ndarray) else cupy()[0].asnumpy(a)
+
+
+@cache
+def _stream(pointer: int) -> Any:
+    """CuPy's stream as Numba's; 0 is the default stream."""
+    return require().external_stream(pointer) if pointer else require().default_stream()
+
+
+class _Gpu:
+    """Launches on CuPy's current device and stream; workspaces come from CuPy's memory pool."""
+
+    name = name
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        _check()
+        module = cupy()[0]
+        try:
+            return module.empty(shape, dtype)
+        except module.cuda.memory.OutOfMemoryError as error:
+            raise UserError(f"the GPU's memory is full ({error}); use a smaller batch or tile") from error
+
+    def run(self, kernel: Any, grid: Grid, block: Grid, arguments: tuple[Any, ...]) -> None:
+        kernel[grid, block, _stream(cupy()[0].cuda.get_current_stream().ptr)](*arguments)
+
+
+class _Simulator:
+    """Runs a kernel as threads of Python, block after block."""
+
+    name = name
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Full of NaN (integers: the lowest value), where the GPU's memory holds whatever was there."""
+        _check()
+        array = np.empty(shape, dtype)
+        array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min)
+        return array
+
+    def run(self, kernel: Any, grid: Grid, block: Grid, arguments: tuple[Any, ...]) -> None:
+        # A NumPy array would be copied in and out, so that an update in place would be lost to the copy of its input.
+        wrap = import_module("numba.cuda.simulator.cudadrv.devicearray").FakeCUDAArray
+        kernel[grid, block](*(wrap(a) if isinstance(a, np.ndarray) else a for a in arguments))
+
+
+device = _Simulator() if simulated() else _Gpu()
+kernels = bind(device)

@@ -1,0 +1,31 @@
+"""Which function launches which row: by name, in the module of the row's stem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, update_wrapper
+
+from minunet.backends.numba_cuda import conv, join, loss, matmul, norm, optim, pointwise, pool, resample
+from minunet.backends.numba_cuda.launch import Device
+from minunet.contract import ROWS
+
+STEMS = {
+    "conv": conv,
+    "pool": pool,
+    "resample": resample,
+    "join": join,
+    "norm": norm,
+    "loss": loss,
+    "matmul": matmul,
+    "pointwise": pointwise,
+    "optim": optim,
+}
+
+
+def bind(device: Device) -> dict[str, Callable[..., None]]:
+    """{row name: launcher on this device} for every row."""
+    found = {}
+    for row in ROWS.values():
+        launcher = getattr(STEMS[row.stem], row.name)
+        found[row.name] = update_wrapper(partial(launcher, device), launcher)
+    return found

@@ -1,0 +1,168 @@
+"""The Numba CUDA kernels without a GPU: simulated, compiled to PTX, and what is said where they cannot run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import cases
+from numba_signatures import compute_capability, recorded
+
+import minunet as mu
+from minunet import backends
+from minunet.backends import numba_cuda
+from minunet.backends.cuda.sources import CARD
+from minunet.backends.numba_cuda import library
+from minunet.errors import UserError
+
+HERE = Path(__file__).parent
+ARCHITECTURES = ((7, 5), (8, 0), (9, 0))
+needs_numba_cuda = pytest.mark.skipif(
+    library.numba_cuda()[0] is None, reason=library.numba_cuda()[1] or "numba-cuda is here"
+)
+
+
+@pytest.fixture(scope="module")
+def simulations():
+    """Two processes that run the kernels under the simulator, one for each dtype, while the other tests go on."""
+    command = [sys.executable, "-m", "pytest", "-x", "-W", "ignore", "-p", "no:cacheprovider"]
+    command.append(str(HERE / "simulated_numba_cuda.py"))
+    environment = {**os.environ, "MINUNET_SIMULATE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    started = [
+        subprocess.Popen([*command, "-k", only], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for only in ("float32", "not float32")
+    ]
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def compiler(simulations):
+    """NVVM at hand. Asks for the simulations, so that they have begun when the compiling begins."""
+    pytest.importorskip("numba.cuda.cudadrv.nvvm", reason="numba-cuda is missing")
+    from numba.cuda.cudadrv import nvvm
+
+    try:
+        nvvm.NVVM()
+    except (ImportError, OSError, nvvm.NvvmSupportError, RuntimeError) as error:
+        pytest.skip(f"no NVVM to compile with ({error}); install the extra test")
+
+
+@needs_numba_cuda
+@pytest.mark.parametrize("dtype", (np.float32, np.float64), ids=("float32", "float64"))
+def test_every_kernel_compiles(compiler, dtype):
+    """Each launched kernel with the types it is launched with; float64 for the oldest architecture alone.
+
+    The convolution's sums must stay in registers: an array with an index that is no constant goes to local memory,
+    which is DRAM.
+    """
+    from numba import cuda
+
+    launched = recorded(np.dtype(dtype), cases).seen
+    files = {kernel.py_func.__module__.rpartition(".")[2] for kernel, _ in launched}
+    assert files == set(library.STEMS)
+    for kernel, types in launched:
+        for cc in ARCHITECTURES if dtype == np.float32 else ARCHITECTURES[:1]:
+            with compute_capability(cc):
+                ptx, _ = cuda.compile(kernel.py_func, types, cc=cc, device=False, abi="numba")
+            where = f"{kernel.py_func.__module__}.{kernel.__name__} for sm_{cc[0]}{cc[1]}"
+            assert f".target sm_{cc[0]}{cc[1]}" in ptx, where
+            assert re.search(r"\.visible \.entry", ptx), where
+            if "float64" not in str(types) and "partial" not in kernel.__name__:
+                assert not re.search(r"\b(add|mul|fma)(\.rn)?\.f64", ptx), f"{where} computes in float64"
+            if ".conv_" in where:
+                assert "__local_depot" not in ptx, f"{where} keeps an array in local memory"
+
+
+@needs_numba_cuda
+def test_conformance_under_the_simulator(simulations):
+    for process in simulations:
+        output = process.communicate(timeout=600)[0].decode()
+        assert process.returncode == 0, output[-6000:]
+        passed = int(re.search(r"(\d+) passed", output)[1])
+        assert passed > 200, output[-500:]
+
+
+@pytest.mark.parametrize("path", sorted((HERE.parent / "kernels" / "numba_cuda").glob("*.py")), ids=lambda p: p.stem)
+def test_header_card(path):
+    """Every kernel file has the seven lines of the card in their order, and names its twin."""
+    if path.stem in ("__init__", "sizes", "reduce"):
+        pytest.skip("no kernel in it")
+    words = re.findall(r"^(\w+)  +\S", path.read_text().split('"""')[1], re.MULTILINE)
+    assert tuple(words) == (*CARD, "Twin")
+    twin = re.search(r"^Twin +(kernels/cuda/\S+\.cu)", path.read_text(), re.MULTILINE)
+    assert twin is None or (HERE.parent / twin[1]).is_file(), f"{twin[1]} is not there"
+
+
+def fresh(monkeypatch):
+    """No answer of an earlier question is kept."""
+    library.numba_cuda.cache_clear()
+    numba_cuda.reason.cache_clear()
+    monkeypatch.setattr(numba_cuda, "cupy", lambda: (np, ""))
+
+
+@pytest.fixture
+def forget():
+    yield
+    library.numba_cuda.cache_clear()
+    numba_cuda.reason.cache_clear()
+
+
+def missing(name):
+    raise metadata.PackageNotFoundError(name)
+
+
+@pytest.mark.parametrize(
+    "version, message",
+    [(missing, "the package numba-cuda is missing; install the extra"), (lambda name: "0.4.1", "0.4.1 is too old")],
+)
+def test_missing_or_old_numba_cuda(monkeypatch, forget, version, message):
+    fresh(monkeypatch)
+    monkeypatch.setattr(library, "version", version)
+    assert not numba_cuda.available()
+    assert message in numba_cuda.reason() and "minunet[cuda13]" in numba_cuda.reason()
+    with pytest.raises(UserError, match=message) as error:
+        numba_cuda.asarray(np.ones(3))
+    assert "\n" not in str(error.value)
+
+
+def test_numba_cuda_that_does_not_fit(monkeypatch, forget):
+    def refuse(name):
+        raise ImportError("cannot import name 'x' from 'numba'")
+
+    fresh(monkeypatch)
+    monkeypatch.setattr(library, "version", lambda name: "0.30.4")
+    monkeypatch.setattr(library, "import_module", refuse)
+    assert re.search("numba-cuda 0.30.4 does not fit to numba .* install the extra", numba_cuda.reason())
+
+
+@needs_numba_cuda
+def test_no_device(monkeypatch, forget):
+    cuda = library.require()
+    fresh(monkeypatch)
+    monkeypatch.setattr(cuda, "is_available", lambda: False)
+    assert "no NVIDIA GPU" in numba_cuda.reason() and not numba_cuda.available()
+    with pytest.raises(UserError, match="no NVIDIA GPU"), mu.use_backend("numba_cuda"):
+        backends.get().empty((2, 2), np.float32)
+
+
+def test_the_simulator_is_never_used_silently():
+    """NUMBA_ENABLE_CUDASIM alone does not make the backend available; neither does asking after Numba has come."""
+    ask = "from minunet.backends import numba_cuda as b; b.cupy = lambda: (1, ''); print(b.available(), b.reason())"
+    environment = {k: v for k, v in os.environ.items() if k not in (library.SIMULATE, "NUMBA_ENABLE_CUDASIM")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    late = "import numba.cuda, os; os.environ['MINUNET_SIMULATE'] = '1'; " + ask
+    for code, more, message in ((ask, {"NUMBA_ENABLE_CUDASIM": "1"}, "is set: unset it"), (late, {}, "came after")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**environment, **more}, capture_output=True, text=True, check=True
+        )
+        if library.numba_cuda()[0] is not None:
+            assert done.stdout.startswith("False") and message in done.stdout, done.stdout
