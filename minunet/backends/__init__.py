@@ -11,13 +11,13 @@ It is imported when first used, so that `import minunet` needs neither Numba nor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
 from math import prod
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,27 @@ from minunet.contract import ROWS, Row, Spec
 NAMES = ("cpu", "reference", "cuda", "cuda_host", "numba_cuda")
 SHAPES = "shapes"  # infers shapes and counts work, computes nothing: see minunet.backends.shapes
 DEFAULT = "cpu"
+# For `use_backend("cuda", prefer=MIXED)`: rows that move memory by index or pixel, where Numba lacks nothing that raw
+# kernels have. Those do the rest: convolution wants tensor cores, plain maps 16-byte loads. Not measured.
+MIXED = dict.fromkeys(
+    (
+        "max_pool2d",
+        "scatter_by_index",
+        "gather_by_index",
+        "softmax",
+        "softmax_cross_entropy",
+        "softmax_cross_entropy_grad",
+        "pixel_cross_entropy",
+        "sigmoid_cross_entropy",
+        "sigmoid_cross_entropy_grad",
+        "overlap",
+        "overlap_grad",
+    ),
+    "numba_cuda",
+)
 PRECISIONS = ("default", "strict", "tf32", "bf16", "fp16")
 _chosen: ContextVar[str | None] = ContextVar("minunet_backend", default=None)
+_preferred: ContextVar[Mapping[str, str]] = ContextVar("minunet_preferred", default=MappingProxyType({}))
 _counters: ContextVar[tuple[Counter, ...]] = ContextVar("minunet_counters", default=())
 _precision: ContextVar[str] = ContextVar("minunet_precision", default="default")
 _poison: ContextVar[bool] = ContextVar("minunet_poison", default=False)
@@ -90,14 +109,36 @@ def owner(array: Any) -> ModuleType:
 
 
 @contextmanager
-def use_backend(name: str) -> Iterator[ModuleType]:
-    """Run every kernel inside the `with` block on the named backend. Raises ValueError for an unknown name."""
+def use_backend(name: str, prefer: Mapping[str, str] | None = None) -> Iterator[ModuleType]:
+    """Run every kernel inside the `with` block on the named backend.
+
+    prefer : {row: backend} of rows that another backend runs, on the same arrays: `{"max_pool2d": "numba_cuda"}`, or
+             the table `MIXED`
+
+    Raises ValueError for an unknown name, and where a preferred backend lacks the row or works on other arrays.
+    """
     module = _module(name)
-    token = _chosen.set(name)
+    for row, other in (prefer or {}).items():
+        _check_preferred(row, module, _module(other))
+    token, mixed = _chosen.set(name), _preferred.set(MappingProxyType(dict(prefer or {})))
     try:
         yield module
     finally:
+        _preferred.reset(mixed)
         _chosen.reset(token)
+
+
+def _check_preferred(row: str, module: ModuleType, other: ModuleType) -> None:
+    """Raise ValueError unless `other` can run the row where `module` runs the rest."""
+    if row not in ROWS:
+        raise ValueError(f"prefer: {row!r} is no kernel of the contract; minunet.contract.ROWS lists them")
+    if other.name not in available():
+        raise ValueError(f"prefer: backend {other.name!r} cannot run here ({other.reason()}); leave {row!r} out")
+    if other.Array is not module.Array:
+        kinds = " and ".join(f"{m.name!r} on {m.Array.__module__}.{m.Array.__name__}" for m in (module, other))
+        raise ValueError(f"prefer: {row!r} cannot run on {other.name!r}: {kinds}; both must work on the same arrays")
+    if row not in other.kernels:
+        raise ValueError(f"prefer: backend {other.name!r} has no kernel {row!r}; leave it out")
 
 
 @contextmanager
@@ -159,7 +200,7 @@ def call(name: str, *inputs: Any, out: tuple[Any, ...] | None = None, **options:
     """
     row = ROWS[name]
     backend = get()
-    kernel = backend.kernels.get(name)
+    kernel = _module(_preferred.get().get(name, backend.name)).kernels.get(name)
     if kernel is None:
         have = [other for other in available() if name in _module(other).kernels]
         raise NotImplementedError(f"backend {backend.name!r} has no kernel {name!r}; {', '.join(have) or 'nobody'} has")
