@@ -24,6 +24,8 @@ _WHERE = {
     "predict": ("minunet.predict", None),  # a module that can be called: mu.predict(model, image)
     "checkpoint": ("minunet.checkpoint", None),
     "from_torch": ("minunet.interop", "from_torch"),
+    "to_torch": ("minunet.interop", "to_torch"),
+    "export_onnx": ("minunet.export", "export_onnx"),
     "metrics": ("minunet.metrics", None),
     "data": ("minunet.data", None),
     "gradcheck": ("minunet.differences", "gradcheck"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import re
@@ -19,6 +20,7 @@ from minunet import checkpoint, cli, listing, models
 from minunet.backends.shapes import ShapeArray
 from minunet.models.__main__ import main
 from minunet.models.variants import VARIANTS
+from minunet.nn.optim import Adam
 from minunet.weightfile import read_weights
 
 UNET = ("--in-channels", "1", "--classes", "2", "--width", "2", "--arg", "depth=1")
@@ -302,3 +304,76 @@ def test_bfloat16_safetensors(tmp_path):
 
 def test_shapes_still_have_no_numbers():
     assert isinstance(listing.image(models.build("unet", width=1), (188, 188)).data, ShapeArray)
+
+
+# ----------------------------------------------------------------------------------------------- what a checkpoint is
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A checkpoint with all that a run of `minunet train` leaves in it."""
+    model = models.build("unet", 1, 2, width=2, depth=1, seed=3)
+    log = [
+        {"step": 20, "seconds": 1.5, "learning_rate": 0.001, "loss": 0.51234},
+        {"step": 25, "seconds": 2.0, "learning_rate": 0.001, "held_out_v_rand": 0.87654, "held_out_wrong_pixels": 0.1},
+        {"step": 40, "seconds": 3.0, "learning_rate": 0.001, "loss": 0.25},
+    ]
+    extra = {
+        "config": {"model": "unet", "tile": 44, "size": "", "minutes": None, "lr": 0.001},
+        "state": {"step": 1234, "seconds": 90.0, "log": log},
+        "normalise": {"mean": [128.16583], "sd": [45.6]},
+        "classes": ["zell\x1b[2Jrand", "Übrige"],
+        "data": {"name": "x", "source": "train volume.tif"},
+        "size": [180, 240],
+        "synthetic": True,
+        "versions": {"numpy": "2.4"},
+    }
+    checkpoint.save(tmp_path / "run 1.safetensors", model, optimizer=Adam(model.parameters(), lr=1e-3), extra=extra)
+    return tmp_path / "run 1.safetensors"
+
+
+def test_info(trained, capsys):
+    assert run("info", trained) == 0
+    out = capsys.readouterr().out
+    rows = dict(re.split(r" +", line, maxsplit=1) for line in out.replace("\n            ", " ").splitlines())
+    assert rows["network"] == "unet" and rows["paper"].startswith("Ronneberger")
+    assert rows["arguments"] == "in_channels 1, n_classes 2, width 2, depth 1, seed 3"
+    assert rows["parameters"] == "434 trained, 0 frozen, 0 running statistics"
+    assert rows["sizes"] == "heights and widths: multiples of 2 from 18; channels: 1"
+    assert rows["data"] == "SYNTHETIC: train volume.tif"
+    assert rows["classes"] == "0 zell\\x1b[2Jrand, 1 Übrige" and "\x1b" not in out
+    assert rows["normalised"] == "mean [128.2], sd [45.6]"
+    assert "brought to  180 x 240" in out
+    assert rows["training"] == "step 1,234, 1.5 minutes" and rows["loss"] == "0.2500 at step 40"
+    assert rows["scores"] == "held_out_v_rand 0.8765, held_out_wrong_pixels 0.1 at step 25"
+    assert rows["settings"] == "model unet, tile 44, lr 0.001"
+    assert rows["optimiser"] == "kept: the run can be resumed"
+    assert f"written by  minunet {checkpoint.__version__}, numpy 2.4" in out
+    assert rows["sha256"] == hashlib.sha256(trained.read_bytes()).hexdigest()
+    assert rows["file"].startswith(f"{trained.stat().st_size:,} bytes, ") and "whole" in rows["file"]
+    assert "previous" not in rows
+    checkpoint.save(trained, models.build("fcn", 1, 2, widths=(2, 2, 2, 2, 3), fc=3))
+    assert run("info", trained) == 0
+    out = capsys.readouterr().out
+    assert "not kept: for prediction only" in out and f"previous    {checkpoint.previous(trained)}\n" in out
+    checkpoint.previous(trained).write_text("")
+    assert run("info", trained) == 0
+    assert "which is damaged" in capsys.readouterr().out
+
+
+def test_info_of_what_is_no_checkpoint(trained, tmp_path, capsys):
+    data = bytearray(trained.read_bytes())
+    for name, damage, words in (
+        ("cut", data[:-3], "cut short"),
+        ("flipped", data[:-3] + bytes([data[-3] ^ 8]) + data[-2:], "is damaged"),
+        ("text", b"these are no weights", "is not a safetensors file"),
+    ):
+        (tmp_path / name).write_bytes(damage)
+        assert re.fullmatch(rf"1: {tmp_path}/{name}: .*{words}.*", failed(capsys, "info", tmp_path / name))
+    assert "no such checkpoint" in failed(capsys, "info", tmp_path / "missing")
+    model = models.build("unet", 1, 2, width=2, depth=1)
+    checkpoint.save(tmp_path / "odd", model, extra={"state": {"step": 3, "log": [3]}})
+    assert "its record of the training cannot be read" in failed(capsys, "info", tmp_path / "odd")
+    model.config["model"] = "w-net"
+    checkpoint.save(tmp_path / "other", model)
+    assert "its network is not known here (there is no network 'w-net'" in failed(capsys, "info", tmp_path / "other")
