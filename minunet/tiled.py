@@ -9,6 +9,9 @@ A network that pads with zeros ("same") predicts all that it sees, the border wi
 the image, mirrored at the bottom and the right to a legal size. Where that is too much for the memory, windows overlap,
 and CONTEXT pixels next to a cut are thrown away: beyond the reach of a pixel's surroundings nothing changes (U-Net of
 depth 4: 95 px), but a network that sees farther than CONTEXT gives slightly different values near cuts.
+
+Turned versions of an image are predicted target by target too: a target's place in the turned image says which window
+there, on that image's own grid, covers it. So no more of an image than a window need ever be in memory.
 """
 
 from __future__ import annotations
@@ -16,84 +19,189 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from minunet import backends, ops
-from minunet.data.tiles import Tile, plan, symmetries
+from minunet import backends, footprint, ops
+from minunet.data.tiles import symmetries, window
 from minunet.errors import UserError
 from minunet.models.base import Network
 from minunet.tensor import Tensor, no_grad
 
 MEMORY = 1 << 30  # bytes that the activations of one window may take
-ARRAYS = 6  # full-resolution arrays of the first layer's width alive at once: U-Net's last concatenation needs 5
 CONTEXT = 96  # pixels thrown away next to a cut, in networks that pad with zeros
 STRIDE = 32  # of networks whose legal sizes do not tell: no network of this era pools more often than 5 times
 
-Place = tuple[Tile, int, int]  # a tile, and the row and column of the network's output at which its target begins
+Box = tuple[int, int, int, int]  # top, left, height, width
+Size = tuple[int, int]
+
+
+class Axis(NamedTuple):
+    """One side of an image, and how windows lie along it; all in pixels."""
+
+    n: int  # of the image
+    whole: int  # of the window that would cover it alone
+    side: int  # of a window, at most `whole`
+    out: int  # that a window predicts
+    stride: int
+    context: int  # thrown away at cuts; 0 where a window's output is its middle
+
+    def targets(self, slack: int) -> list[tuple[int, int]]:
+        """(start, length) of what each window is to fill in, so that it could begin `slack` pixels earlier.
+
+        n = 800, side = 512, context = 96, stride = 16: (0, 384), (384, 416). Of windows whose output 132 is their
+        middle, n = 300: (0, 128), (128, 128), (256, 44).
+        """
+        if self.side >= self.whole:
+            return [(0, self.n)]
+        if not self.context:
+            step = (self.out - slack) // self.stride * self.stride
+            begins = [*range(0, self.n, step), self.n]
+        else:
+            side = self.side - math.ceil(slack / self.stride) * self.stride
+            last = math.ceil((self.whole - side) / self.stride) * self.stride  # ends where the only window would end
+            step = (side - 2 * self.context) // self.stride * self.stride
+            begins = [0, *(start + self.context for start in (*range(step, last, step), last)), self.n]
+        return [(begin, end - begin) for begin, end in pairwise(begins)]
+
+    def window(self, start: int) -> tuple[int, int]:
+        """(where the window begins that is to fill in the pixels from `start` on, how many of its outputs to skip)."""
+        if self.side >= self.whole:
+            return -((self.side - self.out) // 2), start
+        if not self.context:
+            first = start // self.stride * self.stride
+            return first - (self.side - self.out) // 2, start - first
+        last = math.ceil((self.whole - self.side) / self.stride) * self.stride
+        first = min(max(start - self.context, 0) // self.stride * self.stride, last)
+        return first, start - first
+
+
+class Layout(NamedTuple):
+    """How an image is covered: (rows, columns), the targets row by row, and the versions that are averaged."""
+
+    axes: tuple[Axis, Axis]
+    targets: list[Box]
+    average: int
+
+    @property
+    def sides(self) -> Size:
+        """The size of a window."""
+        return self.axes[0].side, self.axes[1].side
+
+    def windows(self, target: Box) -> Iterator[tuple[Box, Size, Callable, Callable]]:
+        """(window in the image, outputs to skip in its turned version, apply, undo) for each version of the image."""
+        for k, (apply, undo) in enumerate(symmetries(self.average)):
+            rows, columns = self.axes if k % 2 == 0 else self.axes[::-1]
+            top, left, _, _ = turned(target, (self.axes[0].n, self.axes[1].n), k)
+            (i, skip_i), (j, skip_j) = rows.window(top), columns.window(left)
+            yield unturned((i, j, rows.side, columns.side), (rows.n, columns.n), k), (skip_i, skip_j), apply, undo
+
+
+def turned(box: Box, size: Size, k: int) -> Box:
+    """Where a box of an image (H, W) lies in the k-th of its symmetries (`minunet.data.symmetries`)."""
+    (i, j, h, w), (H, W) = box, size
+    if k >= 4:
+        j = W - j - w
+    for _ in range(k % 4):
+        i, j, h, w, H, W = W - j - w, i, w, h, W, H
+    return i, j, h, w
+
+
+def unturned(box: Box, size: Size, k: int) -> Box:
+    """Where a box of the k-th symmetry, an image (H, W), lies in the image itself."""
+    (i, j, h, w), (H, W) = box, size
+    for _ in range(k % 4):
+        i, j, h, w, H, W = j, H - i - h, w, h, W, H
+    return (i, W - j - w, h, w) if k >= 4 else (i, j, h, w)
+
+
+def layout(
+    model: Network, size: Size, tile: int | Size | None = None, average: int = 1, memory: int | None = None
+) -> Layout:
+    """The windows for an image of size (H, W).
+
+    tile   : the output (h, w) wanted of each; None: as large as `memory` allows
+    memory : bytes for the arrays of one window (`minunet.footprint.activations`); None: MEMORY
+    """
+    stride, same = _stride(model), keeps_size(model)
+    slack = stride - 1 if average > 1 else 0  # turned images have grids of their own
+    context = math.ceil(CONTEXT / stride) * stride if same else 0
+    least = 2 * context + stride + (stride if slack else 0)  # a smaller output would leave nothing to keep
+    whole = model.input_size(*size)
+    if tile is None:
+        sides = _affordable(model, whole, least, MEMORY if memory is None else memory)
+    else:
+        h, w = (tile, tile) if isinstance(tile, int | np.integer) else tile
+        if min(h, w) < 1:
+            raise UserError(f"tile: {tile} must be at least 1 pixel; leave it out to have the size chosen")
+        sides = model.input_size(*(max(int(t) + 2 * context, least) for t in (h, w)))
+    sides = tuple(min(pair) for pair in zip(sides, whole))
+    outs = model.output_size(*sides)
+    rows, columns = (Axis(*numbers, stride, context) for numbers in zip(size, whole, sides, outs))
+    targets = [(i, j, h, w) for i, h in rows.targets(slack) for j, w in columns.targets(slack)]
+    return Layout((rows, columns), targets, average)
 
 
 def predict_image(
     model: Network,
     image: np.ndarray,
-    tile: int | tuple[int, int] | None = None,
+    tile: int | Size | None = None,
     average: int = 1,
     progress: Callable[[int, int], object] | None = None,
 ) -> np.ndarray:
     """Class probabilities (H, W, K); see `minunet.predict.predict`, which is this function."""
-    dtype = model.parameters()[0].dtype
-    image = _checked(model, image, dtype)  # (H, W, C)
-    versions = symmetries(average)
+    image = _checked(model, image, model.parameters()[0].dtype)  # (H, W, C)
+    symmetries(average)
+    plan = layout(model, image.shape[:2], tile, average)
+    total = len(plan.targets) * average
     result = None
-    done = 0
-    with evaluating(model), no_grad():
-        for apply, undo in versions:
-            turned = np.ascontiguousarray(apply(image))  # (H, W, C) or (W, H, C)
-            places = layout(model, turned.shape[:2], _turned_tile(tile, turned, image))
-            p = None
-            for place, top, left in places:
-                x = Tensor(backends.get().asarray(np.ascontiguousarray(place.read(turned)[None])))  # (1, h, w, C)
-                logits = _full(model(x), model.output_size(*place.source[2:]))
-                y = (ops.softmax if logits.shape[-1] > 1 else ops.sigmoid)(logits).numpy()[0]  # (oh, ow, K)
-                if p is None:
-                    p = np.empty((*turned.shape[:2], y.shape[-1]), dtype)
-                place.write(p, y[top:, left:])
-                done += 1
-                if progress is not None:
-                    progress(done, len(places) * len(versions))
-            result = undo(p) if result is None else result + undo(p)
-    return np.ascontiguousarray(result) if average == 1 else result * dtype.type(1 / average)
+    for k, target in enumerate(plan.targets):
+
+        def show(done: int, k: int = k) -> None:
+            if progress is not None:
+                progress(k * average + done, total)
+
+        p = predict_target(model, lambda *box: window(image, *box), plan, target, show)  # (h, w, K)
+        if len(plan.targets) == 1:
+            return p
+        if result is None:
+            result = np.empty((*image.shape[:2], p.shape[2]), p.dtype)
+        i, j, h, w = target
+        result[i : i + h, j : j + w] = p
+    return result
 
 
-def layout(model: Network, size: tuple[int, int], tile: tuple[int, int] | None = None) -> list[Place]:
-    """The windows for an image of size (H, W). `tile`: the output (h, w) wanted of each; None: what MEMORY allows."""
-    stride, same = _stride(model), keeps_size(model)
-    context = math.ceil(CONTEXT / stride) * stride if same else 0
-    least = 2 * context + stride  # a smaller output would leave nothing to keep
-    if tile is None:
-        sides = (_affordable(model, least),) * 2
-    else:
-        sides = model.input_size(*(max(t + 2 * context, least) for t in tile))
-    sides = tuple(min(side, whole) for side, whole in zip(sides, model.input_size(*size)))
-    if not same:
-        return [(t, 0, 0) for t in plan(size, sides, model.output_size(*sides), align=stride)]
-    rows, columns = (_spans(n, model.input_size(n, n)[0], side, context, stride) for n, side in zip(size, sides))
-    pairs = [(r, c) for r in rows for c in columns]
-    return [(Tile((i, j, *sides), (i + u, j + v, h, w), (h, w)), u, v) for (i, u, h), (j, v, w) in pairs]
+def predict_target(
+    model: Network,
+    read: Callable[[int, int, int, int], np.ndarray],
+    plan: Layout,
+    target: Box,
+    progress: Callable[[int], object] | None = None,
+) -> np.ndarray:
+    """Class probabilities (h, w, K) of one target of a layout, C-contiguous, of the model's dtype.
 
-
-def _spans(n: int, whole: int, side: int, context: int, stride: int) -> list[tuple[int, int, int]]:
-    """(start, skipped, kept) of windows along a line of n pixels, mirrored to `whole`: each begins at `start`, skips
-    its first pixels up to the end of the window before, and keeps so many that the next has its context.
-
-    n = 800, side = 512, context = 96, stride = 16: (0, 0, 384), (288, 96, 416).
+    read     : (top, left, height, width) -> that window of the image (h, w, C), normalised, mirrored beyond its edges
+    progress : called with the number of windows done after each
     """
-    if whole <= side:
-        return [(0, 0, n)]
-    last = math.ceil((whole - side) / stride) * stride  # ends where the only window would end
-    starts = [*range(0, last, (side - 2 * context) // stride * stride), last]
-    begins = [0, *(start + context for start in starts[1:]), n]
-    return [(s, begin - s, end - begin) for s, begin, end in zip(starts, begins, begins[1:])]
+    dtype = model.parameters()[0].dtype
+    h, w = target[2:]
+    result = None
+    with evaluating(model), no_grad():
+        for done, (box, (i, j), apply, undo) in enumerate(plan.windows(target), start=1):
+            x = np.ascontiguousarray(apply(read(*box).astype(dtype, copy=False))[None])  # (1, wh, ww, C)
+            size = x.shape[1:3]
+            logits = full_size(model(Tensor(backends.get().asarray(x))), model.output_size(*size))
+            y = (ops.softmax if logits.shape[-1] > 1 else ops.sigmoid)(logits).numpy()[0]  # (oh, ow, K)
+            th, tw = (h, w) if (done - 1) % 2 == 0 else (w, h)
+            p = undo(y[i : i + th, j : j + tw])
+            del x, logits
+            result = p.copy() if result is None else np.add(result, p, out=result)
+            del y, p
+            if progress is not None:
+                progress(done)
+    return result if plan.average == 1 else np.multiply(result, dtype.type(1 / plan.average), out=result)
 
 
 def keeps_size(model: Network) -> bool:
@@ -102,7 +210,7 @@ def keeps_size(model: Network) -> bool:
     return model.trace(first) == first
 
 
-def _full(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def full_size(logits: Tensor, size: Size) -> Tensor:
     """A window's logits (1, oh, ow, K) with a pixel for each of the (h, w) that they stand for: coarse ones (DeepLab:
     41 for 321) are interpolated, their corners on the corners where they are every s-th pixel of an odd size (s = 8).
     """
@@ -120,23 +228,27 @@ def _stride(model: Network) -> int:
     return step if step > 1 else STRIDE
 
 
-def _affordable(model: Network, least: int) -> int:
-    """The largest legal square window whose activations fit into MEMORY, or the smallest that gives `least` pixels."""
-    weights = next(p for p in model.parameters() if p.data.ndim == 4)  # of the first layer, (O, KH, KW, C)
-    pixel = ARRAYS * weights.shape[0] * weights.dtype.itemsize
+def _affordable(model: Network, whole: Size, least: int, memory: int) -> Size:
+    """`whole` where it fits into `memory` bytes, else the largest legal square window that does, or the smallest
+    that gives `least` pixels.
+    """
+    pixel = model.parameters()[0].dtype.itemsize  # no network takes less for a pixel than one number
+    if math.prod(whole) * pixel <= memory and footprint.activations(model, whole) <= memory:
+        return whole
     smallest = model.input_size(least, least)[0]
-    sides = range(math.isqrt(MEMORY // pixel), smallest, -1)
-    return next((s for s in sides if model.trace(s) is not None), smallest)
-
-
-def _turned_tile(tile, turned, image) -> tuple[int, int] | None:
-    """`tile` as (h, w), the two exchanged where the image was turned by a quarter."""
-    if tile is None:
-        return None
-    h, w = (tile, tile) if isinstance(tile, int | np.integer) else tile
-    if min(h, w) < 1:
-        raise UserError(f"tile: {tile} must be at least 1 pixel; leave it out to have the size chosen")
-    return (int(h), int(w)) if turned.shape == image.shape else (int(w), int(h))
+    end = min(max(whole), math.isqrt(memory // pixel))
+    low, high = smallest, max(end, smallest) + 1  # low fits, or must; high does not
+    while high - low > 1:
+        middle = next((s for s in range((low + high) // 2, low, -1) if model.trace(s) is not None), None)
+        if middle is None:  # no legal size in the lower half
+            middle = next((s for s in range((low + high) // 2, high) if model.trace(s) is not None), None)
+            if middle is None:
+                break
+        if footprint.activations(model, (middle, middle)) <= memory:
+            low = middle
+        else:
+            high = middle
+    return low, low
 
 
 def _checked(model: Network, image: np.ndarray, dtype: np.dtype) -> np.ndarray:

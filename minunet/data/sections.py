@@ -12,6 +12,8 @@ from minunet.data.augment import normalise, standardise
 from minunet.data.dataset import resize_image
 from minunet.errors import UserError
 
+ROWS = 256  # of a picture that are looked at in one go
+
 
 def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
     """A file's pixels as (S, H, W, C) for a network of C input channels. Raises UserError where they do not fit."""
@@ -20,8 +22,7 @@ def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
     if pixels.ndim == 3:
         # three axes are a picture in colour, not a stack, when the last is too short to be a side
         colour = pixels.shape[2] in (2, 3, 4) and pixels.shape[2] < min(pixels.shape[:2])
-        grey = colour and pixels.shape[2] > 2 and bool((pixels[..., 1:3] == pixels[..., :1]).all())
-        if channels == 1 and grey:  # a grey picture saved in colour
+        if channels == 1 and colour and pixels.shape[2] > 2 and _without_colour(pixels):
             return pixels[None, :, :, :1]
         if channels == 1 and not colour:
             return pixels[..., None]
@@ -34,6 +35,12 @@ def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
     if channels == 1 and pixels.shape[-1] in (3, 4):
         remedy = "convert colours to grey; sections need a page each (tifffile: photometric='minisblack')"
     raise UserError(f"{file}: has the shape {pixels.shape}, but the network takes {wanted}; {remedy}")
+
+
+def _without_colour(pixels: np.ndarray) -> bool:
+    """Whether a picture in colour is a grey one, saved in colour; a few rows at a time: it may be a mapped file."""
+    rows = range(0, len(pixels), ROWS)
+    return all(bool((pixels[i : i + ROWS, :, 1:3] == pixels[i : i + ROWS, :, :1]).all()) for i in rows)
 
 
 def network_input(section: np.ndarray, trained: Mapping[str, Any], file: str) -> np.ndarray:

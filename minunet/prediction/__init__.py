@@ -1,0 +1,1 @@
+"""The work behind `minunet predict`: files of any size in, results written tile by tile, resumable."""
