@@ -236,6 +236,17 @@ def test_what_cannot_be_traced_is_refused(onnx, probes, monkeypatch):
         assert ops.relu(Tensor(backends.get().empty((1, 2, 2, 3), np.float32))).shape == (1, 2, 2, 3)
 
 
+@pytest.mark.parametrize("peer", ["peer_onnx", "peer_openvino"])
+def test_the_peers_of_the_benches_run_it(onnx, peer):
+    found = pytest.importorskip(f"bench.{peer}", reason="its runtime is not installed", exc_type=ImportError)
+    model = alive(models.build("unet", 1, 2, width=2, depth=2))
+    x = np.random.default_rng(0).standard_normal((2, 1, 44, 52)).astype(np.float32)
+    y = found.runners(model, x.shape, 1)[""](x)
+    known = run_here(model, x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    error = np.linalg.norm(y - known) / np.linalg.norm(known)
+    assert y.shape == known.shape and np.isfinite(error) and error <= TOLERANCE
+
+
 # --------------------------------------------------------------------------------------------------- what the file is
 
 
