@@ -17,7 +17,7 @@ from minunet.errors import UserError
 # several types (16-byte vectors, packed halves), as on the GPU.
 OPTIONS = (
     "-std=c++17",
-    "-O1",
+    "-O2",
     "-fPIC",
     "-fno-strict-aliasing",
     "-ffp-contract=off",
