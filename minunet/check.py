@@ -85,6 +85,15 @@ def cuda_host() -> Iterator[Finding]:
     yield _kernel("cuda_host")
 
 
+def numba_cuda() -> Iterator[Finding]:
+    """What the backend `numba_cuda` needs besides what `cuda` needs."""
+    from minunet.backends.numba_cuda import library
+
+    module, why = library.numba_cuda()
+    yield Finding(module is not None, "numba-cuda", why if module is None else metadata.version("numba-cuda"))
+    yield _kernel("numba_cuda")
+
+
 def _kernel(name: str) -> Finding:
     """Whether a backend computes: one ReLU, compared with NumPy's."""
     what = f"{name} kernel"
@@ -100,7 +109,12 @@ def _kernel(name: str) -> Finding:
     return Finding(right, what, "runs" if right else "runs, and computes something else; please report this")
 
 
-PARTS: dict[str, Callable[[], Iterator[Finding]]] = {"basics": basics, "cuda_host": cuda_host, "cuda": cuda}
+PARTS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "basics": basics,
+    "cuda_host": cuda_host,
+    "cuda": cuda,
+    "numba_cuda": numba_cuda,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

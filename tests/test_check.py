@@ -75,7 +75,7 @@ def test_an_unknown_part_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as caught:
         check.main(["gpu"])
     assert caught.value.code == 2
-    assert "'gpu' is no part; there are basics, cuda_host, cuda" in capsys.readouterr().err
+    assert "'gpu' is no part; there are basics, cuda_host, cuda, numba_cuda" in capsys.readouterr().err
 
 
 class Library(SimpleNamespace):
