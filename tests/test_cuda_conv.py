@@ -180,6 +180,10 @@ def test_the_rule_on_layers():
     p = sized(1, 284, 64, 128)
     assert choose.rule("conv2d", p, "strict", 75) == "4_register_tile"
     assert choose.rule("conv2d", p, "strict", 80) == "5_double_buffer"
+    assert choose.rule("conv2d", p, "tf32", 75) == "4_register_tile"  # no mma.sync of these types
+    for row in CONV:
+        assert choose.rule(row, p, "tf32", 80) == "7_tensor_tf32"
+        assert choose.rule(row, p, "bf16", 90) == choose.rule(row, p, "fp16", 86) == "8_tensor_half"
     assert choose.rule("conv2d", sized(1, 284, 64, 128, dtype=F64), "bf16", 90) == "4_register_tile"
     assert choose.rule("conv2d", sized(1, 572, 1, 64), "default", 90) == "3_shared_tile"
     assert choose.rule("conv2d_grad_w", sized(1, 572, 1, 64), "default", 90) == "2_coalesced"

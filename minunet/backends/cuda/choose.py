@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from minunet import backends
-from minunet.backends.cuda import conv_coalesced, conv_naive, conv_phases, conv_shared_tile, conv_tiles
+from minunet.backends.cuda import conv_coalesced, conv_naive, conv_phases, conv_shared_tile, conv_tensor, conv_tiles
 from minunet.backends.cuda.conv_phases import Phase
 from minunet.backends.cuda.conv_problem import Problem
 from minunet.backends.cuda.launch import Device
@@ -84,6 +85,25 @@ STEPS = (
     Step("3_shared_tile", *_each(conv_shared_tile.convolve), conv_shared_tile.grad_w, fits=conv_shared_tile.fits),
     Step("4_register_tile", *_each(conv_tiles.register_convolve), conv_tiles.register_grad_w),
     Step("5_double_buffer", *_each(conv_tiles.double_convolve), conv_tiles.double_grad_w, least=80, double=False),
+    Step(
+        "7_tensor_tf32",
+        *_each(conv_tensor.tf32_convolve),
+        conv_tensor.tf32_grad_w,
+        precisions=("tf32",),
+        least=80,
+        double=False,
+        shared=partial(conv_tensor.shared, conv_tensor.TF32),
+    ),
+    Step(
+        "8_tensor_half",
+        conv_tensor.half_forward,
+        conv_tensor.half_grad_x,
+        conv_tensor.half_grad_w,
+        precisions=("bf16", "fp16"),
+        least=80,
+        double=False,
+        shared=partial(conv_tensor.shared, conv_tensor.HALF),
+    ),
 )
 LADDER: dict[str, Step] = {step.name: step for step in STEPS}
 FEW = 8  # channels summed over, below which a tile of 16 would be mostly zeros
@@ -113,6 +133,7 @@ def rule(row: str, p: Problem, precision: str, architecture: int) -> str:
         wanted = ["2_coalesced"] if p.KH * p.KW * p.C <= 32 else []
     else:
         wanted = ["3_shared_tile", "2_coalesced"] if summed < FEW else []
+    wanted += [step.name for step in STEPS if precision in step.precisions and precision not in FULL]
     wanted += ["5_double_buffer", "4_register_tile"]
     return next(name for name in wanted if LADDER[name].can(row, p, architecture))
 
