@@ -128,7 +128,10 @@ def network_lines(results: dict[str, Any]) -> list[str]:
                 r = case[what].get("ratio")
                 cells += [f"**{r['median']:.2f}**", f"{r['quartile1']:.2f} - {r['quartile3']:.2f}"] if r else ["", ""]
                 lines.append(f"| {title} | {label} | {' | '.join(cells)} |")
-    lines.append("\nWith batch-norm, which both sides fold into the convolutions for inference.")
+    lines.append(
+        "\nWith batch-norm, which both sides fold into the convolutions for inference. Where rounding decides (places"
+        " of maxima) and whole results part, each convolution was held to a layer's tolerance instead."
+    )
     return lines
 
 

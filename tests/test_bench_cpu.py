@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minunet as mu
-from bench import cpu, exact, layers, networks, peers, report, roofline
+from bench import cpu, exact, layers, networks, peers, report, roofline, watch
 
 ONCE = {"least": 1}
 FAMILY = (networks.Case("segnet", 2, (33, 40), batch=2), networks.Case("fusionnet", 2, (32, 16)))
@@ -196,7 +196,7 @@ def test_everything_in_one_go_without_a_peer(monkeypatch, nobody, capsys):
 
 def test_what_is_wrong_is_said_and_counted(monkeypatch, nobody):
     monkeypatch.setattr(networks, "CASES", {"width 2, 188 tile": (2, 188)})
-    monkeypatch.setattr(networks, "FAMILY", FAMILY)
+    monkeypatch.setattr(networks, "FAMILY", ())
     monkeypatch.setattr(layers, "OTHERS", ())
     monkeypatch.setattr(layers, "unet", lambda width, size: [AWKWARD[0]])
     monkeypatch.setattr(layers, "TOLERANCE", 0.0)
@@ -208,3 +208,38 @@ def test_what_is_wrong_is_said_and_counted(monkeypatch, nobody):
     assert any("plain forward" in text for text in wrong) and any("inference" in text for text in wrong)
     assert "inference" not in results["unet"]["width 2, 188 tile"]
     assert "| inference |" not in report.speed(results)
+
+
+def test_where_rounding_decides_each_convolution_is_watched(monkeypatch, nobody):
+    model = FAMILY[0].build()
+    right = networks._logits
+    factors = iter([1.0, 1.01])  # the direct algorithm's, then ours
+    monkeypatch.setattr(networks, "_logits", lambda *a: right(*a) * np.float32(next(factors, 1.01)))
+    entry = networks.inference(model, FAMILY[0].size, 1, ONCE)
+    assert all(0 <= error <= 2e-5 for error in entry["convolution_errors"].values())
+    monkeypatch.setattr(watch, "LAYER_TOLERANCE", -1.0)
+    factors = iter([1.0, 1.01])
+    with pytest.raises(networks.WrongResultError, match="direct"):
+        networks.inference(model, FAMILY[0].size, 1, ONCE)
+
+
+def test_watched_convolutions_see_a_wrong_kernel_and_are_put_back():
+    kernels = mu.backends.get("cpu").kernels
+    before, x = dict(kernels), mu.Tensor(np.ones((1, 4, 4, 1), np.float32))
+    with watch.convolutions() as errors:
+        assert not errors.right()
+        mu.ops.conv2d(x, x)
+        assert errors.right() and set(errors) == {"conv2d"}
+    assert kernels == before
+
+    def spoiled(y, *inputs, **options):
+        before["conv2d"](y, *inputs, **options)
+        y *= 1 if mu.backends.strict() else np.nan
+
+    kernels["conv2d"] = spoiled
+    try:
+        with watch.convolutions() as errors:
+            mu.ops.conv2d(x, x)
+        assert not errors.right()
+    finally:
+        kernels.update(before)

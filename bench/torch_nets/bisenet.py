@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_nets import resnet
+from bench.torch_nets import resnet
 
 
 def xception39(torch, in_channels, width):

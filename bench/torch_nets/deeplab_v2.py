@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_nets import resnet
+from bench.torch_nets import resnet
 from torch_nets.deeplab_v1 import classifier, vgg
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_nets import resnet, xception65
+from bench.torch_nets import resnet, xception65
 
 
 def make(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_nets import resnet
+from bench.torch_nets import resnet
 
 
 def make(torch, in_channels=3, n_classes=19, width=64, body="resnet18", seed=0):
