@@ -11,7 +11,7 @@ from typing import Any
 from minunet import cli
 from minunet.errors import UsageError
 from minunet.training.config import Config, sections
-from minunet.training.defaults import CELLS, DATASETS, FULL, SCENES, SMALL
+from minunet.training.defaults import CELLS, DATASETS, FULL, OWN, SCENES, SMALL
 
 DEFAULT_STEPS = DATASETS["isbi"].steps  # about five minutes on two cores
 
@@ -20,9 +20,14 @@ def _parser() -> argparse.ArgumentParser:
     p = cli.parser("train", __doc__)
     p.formatter_class = argparse.HelpFormatter  # the defaults stand in the texts, since an option left out must show
     p.epilog = _other_defaults()
-    p.add_argument("dataset", nargs="?", choices=tuple(DATASETS), help="data set; synthetic and streets are drawn")
+    p.add_argument(
+        "dataset",
+        nargs="?",
+        choices=tuple(DATASETS),
+        help="data set; folder: your own files; synthetic, streets: drawn",
+    )
     for f in fields(Config)[1:]:
-        if f.name == "model_args":
+        if not f.metadata["help"]:
             continue
         default = f" (default: {f.default})" if f.default not in (None, "", MISSING) else ""
         if f.name == "steps":
@@ -88,9 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(listing())
         return 0
     settings = [f.name for f in fields(Config) if args.get(f.name) is not None]
+    own = None
     if args["resume"] is None:
         if args["dataset"] is None:
             raise UsageError("train: which data set? Try `minunet train isbi` (see --help)")
+        if args["dataset"] == OWN:
+            from minunet.training.own import read_own
+
+            own = read_own(args, print)
+            args |= {"channels": own.channels, "n_classes": own.n_classes}
         config, resumed = _config(args), None
         sections(config.held_out)
     else:
@@ -109,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = job.Options(data_dir=args["data"], backend=args["backend"], threads=args["threads"], quiet=args["quiet"])
     if resumed is not None:
         return job.resume(resumed, options)
-    return job.start(config, args["out"], options)
+    return job.start(config, args["out"], options, own)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from minunet.errors import UserError
-from minunet.training.defaults import DATASETS
+from minunet.training.defaults import DATASETS, OWN, Facts
 
 WEIGHTS = {  # --weights: what sample_tile calls it
     "plain": None,  # every pixel 1
@@ -32,6 +32,16 @@ class Config:
     """
 
     dataset: str = setting("isbi", "data set", tuple(DATASETS))
+    # of the data set "folder"
+    images: str | None = setting(None, "train folder: the folder of your images, or a stack's file")
+    masks: str | None = setting(None, "folder of their masks, paired by name; may be the same folder")
+    val_images: str | None = setting(None, "folder of the images to validate on; default: a share of --images")
+    val_masks: str | None = setting(None, "folder of their masks")
+    val: float | None = setting(None, "share of --images to validate on, the last ones; default: 0.2")
+    labels: str = setting("", 'what the masks\' values mean, such as "0=background,255=cell"; "ignore": no class')
+    instances: int = setting(0, "each cell has its own number in the masks (1: yes)", at_least=0)
+    channels: int | None = setting(None, "")  # these two follow from the files; None for other data sets
+    n_classes: int | None = setting(None, "")
     size: str = setting("", "height x width that all images are brought to, such as 180x240; default: as they are")
     # network
     model: str = setting("unet", "network, such as unet; see minunet models")
@@ -106,12 +116,27 @@ class Config:
             raise UserError(f"--step-every {self.step_every}: must be a share of the budget, above 0 and at most 1")
         if self.average > 1 and not self.rotations and DATASETS[self.dataset].n_classes > 2:
             raise UserError(f"--average {self.average}: turns images, which --rotations 0 excludes; leave it at 1")
+        self._check_own()
         self._check_loss()
         self.image_size()
 
+    def facts(self) -> Facts:
+        """What is known of the data set, with the channels and classes of the user's own files."""
+        known = DATASETS[self.dataset]
+        return known._replace(channels=self.channels or known.channels, n_classes=self.n_classes or known.n_classes)
+
+    def _check_own(self) -> None:
+        """Raises UserError for options of the data set "folder" with another one."""
+        if self.dataset == OWN:
+            return
+        for name in ("images", "masks", "val_images", "val_masks", "val", "labels", "instances"):
+            if getattr(self, name):
+                option = "--" + name.replace("_", "-")
+                raise UserError(f"{option} {getattr(self, name)}: is for `minunet train folder`, not {self.dataset}")
+
     def _check_loss(self) -> None:
         """Raises UserError for a loss that does not go with the classes or with the weights."""
-        classes = DATASETS[self.dataset].n_classes
+        classes = self.facts().n_classes
         if self.loss in ONE_LOGIT and classes > 2:
             raise UserError(
                 f"--loss {self.loss}: is for two classes, and {self.dataset} has {classes}; choose ce, dice or ohem"
@@ -144,7 +169,7 @@ class Config:
 
         Two classes become one logit, that of the second class, where the loss asks for it.
         """
-        data = DATASETS[self.dataset]
+        data = self.facts()
         n_classes = 1 if self.loss in (*ONE_LOGIT, "dice") and data.n_classes == 2 else data.n_classes
         named = {k: getattr(self, k) for k in ("width", "depth", "padding", "dropout")}
         given = {k: v for k, v in named.items() if v is not None}

@@ -61,6 +61,7 @@ def save(folder: Path, trainer: Trainer) -> None:
         "normalise": trainer.normalise,
         "size": None if size is None else list(size),
         "classes": list(trainer.data.classes),
+        **({} if trainer.data.table is None else {"labels": trainer.data.table}),
         "colours": [list(c) for c in trainer.data.colours],
         "synthetic": trainer.data.synthetic,
         "data": {"name": trainer.data.name, "source": trainer.data.source, "sha256": trainer.data.sha256},

@@ -7,25 +7,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minunet.data import Dataset, normalise, standardise
+from minunet.data.mixed import Mixed, gather
 from minunet.errors import UserError
 from minunet.models import Network
 from minunet.tiled import keeps_size
 from minunet.training.config import Config
 
 
-def by_section(images: np.ndarray) -> np.ndarray:
+def by_section(images: np.ndarray | Mixed) -> np.ndarray | Mixed:
     """`normalise` of each channel of each image, float32 (S, H, W) or (S, H, W, C)."""
+    if isinstance(images, Mixed):
+        return gather([by_section(image[None])[0] for image in images])
     if images.ndim == 3:
         return normalise(images)
     return np.ascontiguousarray(np.moveaxis(normalise(np.moveaxis(images, -1, 1)), 1, -1))
 
 
 class Standardised:
-    """Images uint8 (S, H, W[, C]) that become float32 by one mean and sd a channel when asked for, one by one: a data
+    """Images (S, H, W[, C]) that become float32 by one mean and sd a channel when asked for, one by one: a data
     set in colour is four times as large in float32.
     """
 
-    def __init__(self, images: np.ndarray, mean: Any, sd: Any):
+    def __init__(self, images: np.ndarray | Mixed, mean: Any, sd: Any):
         self.images, self.mean, self.sd = images, mean, sd
 
     def __len__(self) -> int:
@@ -35,14 +38,27 @@ class Standardised:
         return standardise(self.images[s], self.mean, self.sd)
 
 
-def channel_statistics(images: np.ndarray) -> dict[str, list[float] | float]:
-    """{"mean", "sd"} over all pixels, by channel of images uint8 (S, H, W, C), numbers for grey ones (S, H, W)."""
+def channel_statistics(images: np.ndarray | Mixed) -> dict[str, list[float] | float]:
+    """{"mean", "sd"} over all pixels, by channel of images (S, H, W, C), numbers for grey ones (S, H, W)."""
+    if isinstance(images, Mixed) or images.dtype != np.uint8:
+        return _statistics(images)
     planes = images[..., None] if images.ndim == 3 else images
     counts = [np.bincount(planes[..., c].ravel(), minlength=256) for c in range(planes.shape[-1])]
     values = np.arange(256)
     mean = [float((n * values).sum() / n.sum()) for n in counts]
     sd = [float(np.sqrt((n * (values - m) ** 2).sum() / n.sum())) or 1.0 for n, m in zip(counts, mean)]
     return {"mean": mean[0], "sd": sd[0]} if images.ndim == 3 else {"mean": mean, "sd": sd}
+
+
+def _statistics(images: np.ndarray | Mixed) -> dict[str, list[float] | float]:
+    """As `channel_statistics`, of images of any type and size, in two passes."""
+    grey = images.ndim == 3
+    rows = [np.asarray(image, np.float64).reshape(-1, 1 if grey else image.shape[-1]) for image in images]  # (HW, C)
+    n = sum(len(r) for r in rows)
+    mean = sum(r.sum(axis=0) for r in rows) / n
+    sd = np.sqrt(sum(np.square(r - mean).sum(axis=0) for r in rows) / n)
+    sd[sd == 0] = 1.0
+    return {"mean": float(mean[0]), "sd": float(sd[0])} if grey else {"mean": mean.tolist(), "sd": sd.tolist()}
 
 
 def prepare(data: Dataset, how: str, train: np.ndarray, others: np.ndarray) -> tuple[Any, Any, Any]:

@@ -14,16 +14,17 @@ import numpy as np
 from tqdm import tqdm
 
 from minunet import backends, models
-from minunet.data import Dataset, load_camvid, load_isbi, split, synthetic_membranes, synthetic_streets
+from minunet.data import Dataset, hela, load_camvid, load_isbi, split, synthetic_membranes, synthetic_streets
 from minunet.data.dataset import resized
 from minunet.data.download import pixels_sha256
 from minunet.errors import UsageError, UserError
 from minunet.models import Network
 from minunet.training import folder as run_folder
 from minunet.training.config import Config, sections
-from minunet.training.defaults import DATASETS
+from minunet.training.defaults import OWN
 from minunet.training.inputs import check_channels, plan_window
 from minunet.training.loop import DivergedError, State, Trainer
+from minunet.training.own import read_own
 
 
 class Options(NamedTuple):
@@ -35,11 +36,11 @@ class Options(NamedTuple):
     quiet: bool = False
 
 
-def start(config: Config, out: str | None, options: Options) -> int:
-    """A new run. Returns the exit code."""
+def start(config: Config, out: str | None, options: Options, own: Dataset | None = None) -> int:
+    """A new run, on `own` where the user's files have been read already. Returns the exit code."""
     _prepare(options)
     model = _build(config)
-    data = load_data(config, options.data_dir)
+    data = load_data(config, options.data_dir, own)
     parts = _parts(config, data)
     where = run_folder.new_folder(out, data.name)
     return _run(config, State(), data, parts, model, None, where, options)
@@ -63,11 +64,17 @@ def resume(where: str, options: Options) -> int:
     return _run(config, state, data, parts, saved.model, saved.optimizer_state, file.parent, options)
 
 
-def load_data(config: Config, data_dir: str | None) -> Dataset:
+def load_data(config: Config, data_dir: str | None, own: Dataset | None = None) -> Dataset:
     """The Config's data set, from the first place that has it; what is taken is printed."""
     size = config.image_size()
     if config.dataset == "camvid":
         data = load_camvid(data_dir, size)
+    elif config.dataset == OWN:
+        if data_dir is not None:
+            raise UsageError(f"--data {data_dir}: your own files are named with --images and --masks; leave it out")
+        data = resized(own or read_own(config.to_json()), size)
+    elif config.dataset in hela.NAMES:
+        data = resized(hela.load_hela(data_dir, config.dataset), size)
     elif config.dataset == "streets":
         data = resized(synthetic_streets(seed=config.seed), size)
     elif config.dataset == "synthetic":
@@ -85,7 +92,7 @@ def load_data(config: Config, data_dir: str | None) -> Dataset:
 def _build(config: Config) -> Network:
     try:
         model = models.build(config.model, **config.model_arguments())
-        check_channels(DATASETS[config.dataset].channels, model, config.dataset)
+        check_channels(config.facts().channels, model, config.dataset)
         if config.tile:
             plan_window(config, (config.tile, config.tile), model)
     except ValueError as error:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from minunet import metrics
-from minunet.data import Dataset, write_tiff
+from minunet.data import IGNORE, Dataset, instances_from_labels, write_tiff
+from minunet.data.mixed import Mixed, gather
 from minunet.training.pictures import panel, scene_panel
+from minunet.training.shown import alike
 
 SHOWN = 6  # scenes in the picture
 
@@ -24,7 +26,7 @@ class Verdict:
     scores: dict[str, Any]  # for metrics.json
     row: dict[str, float]  # for the log
     lines: list[str]  # for people
-    maps: np.ndarray  # P(cell) float32 (S, H, W), or classes uint8 (S, H, W)
+    maps: np.ndarray | Mixed  # P(cell) float32 (S, H, W), or classes uint8 (S, H, W)
 
 
 class Cells:
@@ -85,17 +87,20 @@ class Scenes:
 
     def final(self, predictions: Iterable[np.ndarray]) -> Verdict:
         """All scores."""
-        maps = self._classes(predictions)
+        return self._verdict(self._classes(predictions))
+
+    def _verdict(self, maps: np.ndarray | Mixed) -> Verdict:
         truth, names = self.data.labels[self.held_out], self.data.classes
         matrix = self._matrix(maps)
         found = metrics.scores(matrix)
         totals = {name: getattr(found, name) for name in ("mean_iu", "acc_cls", "acc", "fwavacc")}
-        totals["boundary_f1"] = metrics.boundary_f1(truth, maps, len(names))
+        contours = [metrics.boundary_f1(t, m, len(names)) for t, m in zip(truth, maps) if (t != IGNORE).any()]
+        totals["boundary_f1"] = float(np.mean(contours)) if contours else None
         rows = matrix.sum(axis=1)
         recall = np.divide(matrix.diagonal(), rows, out=np.full(len(names), np.nan), where=rows > 0)
         per_class = {"iu": dict(zip(names, _finite(found.iu))), "recall": dict(zip(names, _finite(recall)))}
         lines = ["held-out scores (1 is perfect)"]
-        lines += [f"  {name:20s} {value:.6f}" for name, value in totals.items()]
+        lines += [f"  {name:20s} {value:.6f}" for name, value in totals.items() if value is not None]
         lines += ["", f"  {'class':20s} {'IoU':>8s} {'recall':>8s}   share of pixels"]
         for name, iu, part, pixels in zip(names, found.iu, recall, rows):
             lines.append(f"  {name:20s} {_shown(iu)} {_shown(part)}   {pixels / max(rows.sum(), 1):.2%}")
@@ -106,26 +111,66 @@ class Scenes:
         chosen = np.unique(np.linspace(0, len(self.held_out) - 1, SHOWN).round().astype(int))
         rows = self.held_out[chosen]
         names = [self.data.called(s) for s in rows.tolist()]
-        images, truth, found = self.data.images[rows], self.data.labels[rows], verdict.maps[chosen]
-        scene_panel(folder / "held_out.png", names, images, truth, found, self.data.classes, self.data.colours, note)
-        write_tiff(folder / f"held_out_classes{mark}.tif", verdict.maps)
+        shown = alike(self.data.images[rows], self.data.labels[rows], verdict.maps[chosen])
+        scene_panel(folder / "held_out.png", names, *shown, self.data.classes, self.data.colours, note)
+        if not isinstance(verdict.maps, Mixed):
+            write_tiff(folder / f"held_out_classes{mark}.tif", verdict.maps)
+            return
+        for k, found in enumerate(verdict.maps):
+            write_tiff(folder / f"held_out_classes{mark}_{k}.tif", found)
 
-    def _matrix(self, maps: np.ndarray) -> np.ndarray:
-        return metrics.confusion_matrix(self.data.labels[self.held_out], maps, self.data.n_classes)
+    def _matrix(self, maps: np.ndarray | Mixed) -> np.ndarray:
+        """One confusion matrix over all images, of whatever sizes."""
+        n = self.data.n_classes
+        return sum(metrics.confusion_matrix(t, m, n) for t, m in zip(self.data.labels[self.held_out], maps))
 
     @staticmethod
-    def _classes(predictions: Iterable[np.ndarray]) -> np.ndarray:
+    def _classes(predictions: Iterable[np.ndarray]) -> np.ndarray | Mixed:
         """The likeliest classes, uint8 (S, H, W); of one logit, class 1 above 1/2."""
-        return np.stack(
-            [(p.argmax(axis=2) if p.shape[2] > 1 else p[..., 0] > 0.5).astype(np.uint8) for p in predictions]
-        )
+        return gather((p.argmax(axis=2) if p.shape[2] > 1 else p[..., 0] > 0.5).astype(np.uint8) for p in predictions)
 
     @staticmethod
     def _row(found: metrics.Scores) -> dict[str, float]:
         return {"held_out_mean_iu": found.mean_iu, "held_out_acc_cls": found.acc_cls, "held_out_acc": found.acc}
 
 
-JUDGES = {"cells": Cells, "classes": Scenes}  # by Dataset.scored
+class Instances(Scenes):
+    """Cells one by one: the SEG measure of the 4-connected components of class 1 over the cells of the truth; and what
+    `Scenes` has.
+    """
+
+    columns = ("held_out_seg", *Scenes.columns)
+    score = "SEG"
+
+    def quick(self, predictions: Iterable[np.ndarray]) -> tuple[dict[str, float], str]:
+        """A row for the log and a text for the reader, from probabilities (H, W, K) of the held-out images."""
+        maps = self._classes(predictions)
+        found, seg = metrics.scores(self._matrix(maps)), self._seg(maps)
+        text = f"SEG {seg:.4f}, cell IoU {found.iu[1]:.4f}, accuracy {found.acc:.4f}"
+        return {"held_out_seg": seg, **self._row(found)}, text
+
+    def final(self, predictions: Iterable[np.ndarray]) -> Verdict:
+        """All scores."""
+        verdict = self._verdict(self._classes(predictions))
+        seg = self._seg(verdict.maps)
+        head, *rest = verdict.lines
+        lines = [head, f"  {'SEG':20s} {seg:.6f}   (cells one by one: Cell Tracking Challenge)", *rest]
+        return Verdict(
+            {"seg": _finite([seg])[0], **verdict.scores}, {"held_out_seg": seg, **verdict.row}, lines, verdict.maps
+        )
+
+    def _seg(self, maps: np.ndarray | Mixed) -> float:
+        """Mean Jaccard index over all true cells; NaN where there is none."""
+        total, cells = 0.0, 0
+        for truth, found in zip(self.data.instances[self.held_out], maps):
+            n = np.count_nonzero(np.unique(truth))
+            if n:
+                total += n * metrics.seg_measure(truth, instances_from_labels(found == 1))
+                cells += n
+        return total / cells if cells else math.nan
+
+
+JUDGES = {"cells": Cells, "classes": Scenes, "instances": Instances}  # by Dataset.scored
 
 
 def _finite(values: np.ndarray) -> list[float | None]:

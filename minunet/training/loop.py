@@ -67,7 +67,8 @@ class Trainer:
         images, self.held_out_images, self.normalise = prepare(data, config.normalise, *sections)
         self.plan = plan_window(config, data.labels.shape[1:3], model)
         labels = data.labels[self.train_sections]
-        self.sampler = Sampler(images, labels, config, self.plan.seen, self.plan.trained)
+        cells = None if data.instances is None else data.instances[self.train_sections]
+        self.sampler = Sampler(images, labels, config, self.plan.seen, self.plan.trained, cells)
         self.class_weight = class_weights(config, labels, data.n_classes)
         pixels = math.prod(self.plan.trained)
         self.step_pixels = pixels * config.batch * config.accumulate

@@ -27,6 +27,7 @@ def configure(given: Mapping[str, Any], model_args: Iterable[str] = ()) -> Confi
     model_args : "key=value" texts: further arguments of the network
     """
     data = DATASETS[given["dataset"]]
+    data = data._replace(n_classes=given.get("n_classes") or data.n_classes)
     network = given.get("model") or data.settings.get("model", Config.model)
     try:
         signature = inspect.signature(models.network_class(network).__init__).parameters
