@@ -23,28 +23,6 @@
 constexpr int BM = TILE_M, BN = TILE_N;
 constexpr int BK = 16;
 constexpr int PITCH = BK + 4;
-using Rows = Tile<BM, BN>;
-
-// tile += a b, a (BM, BK) by rows of pixels, b (BK, BN).
-__device__ inline void multiply_rows(Rows& tile, const REAL* a, const REAL* b) {
-#pragma unroll 1  // not more: the assembler would load so much ahead that registers spill
-    for (int k = 0; k < BK; k += 2) {  // pairs: groups of four would take 32 registers
-        Two<REAL> p[Rows::TM];
-#pragma unroll
-        for (int i = 0; i < Rows::TM; i++) p[i] = two(a + Rows::row(i) * PITCH + k);
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-            Four<REAL> q[Rows::TN / 4];
-#pragma unroll
-            for (int j = 0; j < Rows::TN / 4; j++) q[j] = four(b + (k + e) * BN + Rows::column(4 * j));
-#pragma unroll
-            for (int i = 0; i < Rows::TM; i++)
-#pragma unroll
-                for (int j = 0; j < Rows::TN; j++) tile.sum[i][j] += p[i].e[e] * q[j / 4].e[j % 4];
-        }
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(256, 2)
     conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O, int KH, int KW, int OH,
            int OW, int sh, int sw, int top, int left, int dh, int dw, int YH, int YW, int si, int sj, int i0, int j0,
@@ -63,14 +41,14 @@ extern "C" __global__ void __launch_bounds__(256, 2)
         }
         commit_copies();
     };
-    Rows tile;
+    Tile<BM, BN> tile;
     tile.clear();
     fetch(0);
     for (int q = 0; q < chunks; q++) {
         wait_copies<0>();
         __syncthreads();  // chunk q is there for all, and nobody reads the other buffer any more
         fetch(q + 1);
-        multiply_rows(tile, as[q % 2], bs[q % 2]);
+        tile.multiply_rows<BK, PITCH>(as[q % 2], bs[q % 2]);
     }
 #pragma unroll
     for (int i = 0; i < tile.TM; i++) {
@@ -101,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
         }
         commit_copies();
     };
-    Rows tile;
+    Tile<BM, BN> tile;
     tile.clear();
     fetch(0);
     for (int q = 0; q < chunks; q++) {

@@ -36,6 +36,27 @@ struct Tile {
             for (int j = 0; j < TN; j++) sum[i][j] += p[i / 4].e[i % 4] * q[j / 4].e[j % 4];
     }
 
+    // sum += a b for BK values of k: a (BM, BK) by rows of PITCH numbers, as cp.async leaves it, b (BK, BN).
+    template <int BK, int PITCH>
+    void multiply_rows(const REAL* a, const REAL* b) {
+#pragma unroll 1  // not more: the assembler would load so much ahead that registers spill
+        for (int k = 0; k < BK; k += 2) {  // pairs: groups of four would take 32 registers
+            Two<REAL> p[TM];
+#pragma unroll
+            for (int i = 0; i < TM; i++) p[i] = two(a + row(i) * PITCH + k);
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                Four<REAL> q[TN / 4];
+#pragma unroll
+                for (int j = 0; j < TN / 4; j++) q[j] = four(b + (k + e) * BN + column(4 * j));
+#pragma unroll
+                for (int i = 0; i < TM; i++)
+#pragma unroll
+                    for (int j = 0; j < TN; j++) sum[i][j] += p[i].e[e] * q[j / 4].e[j % 4];
+            }
+        }
+    }
+
     // The four neighbours of row i from column 4 q on.
     Four<REAL> group(int i, int q) const {
         Four<REAL> v;

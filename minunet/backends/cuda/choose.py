@@ -15,7 +15,15 @@ from functools import partial
 import numpy as np
 
 from minunet import backends
-from minunet.backends.cuda import conv_coalesced, conv_naive, conv_phases, conv_shared_tile, conv_tensor, conv_tiles
+from minunet.backends.cuda import (
+    conv_coalesced,
+    conv_naive,
+    conv_phases,
+    conv_shared_tile,
+    conv_tensor,
+    conv_tiles,
+    conv_winograd,
+)
 from minunet.backends.cuda.conv_phases import Phase
 from minunet.backends.cuda.conv_problem import Problem
 from minunet.backends.cuda.launch import Device
@@ -86,6 +94,15 @@ STEPS = (
     Step("4_register_tile", *_each(conv_tiles.register_convolve), conv_tiles.register_grad_w),
     Step("5_double_buffer", *_each(conv_tiles.double_convolve), conv_tiles.double_grad_w, least=80, double=False),
     Step(
+        "6_winograd",
+        *_each(conv_winograd.convolve),
+        None,
+        fits=conv_winograd.fits,
+        precisions=("default",),
+        least=80,
+        double=False,
+    ),
+    Step(
         "7_tensor_tf32",
         *_each(conv_tensor.tf32_convolve),
         conv_tensor.tf32_grad_w,
@@ -134,6 +151,8 @@ def rule(row: str, p: Problem, precision: str, architecture: int) -> str:
     else:
         wanted = ["3_shared_tile", "2_coalesced"] if summed < FEW else []
     wanted += [step.name for step in STEPS if precision in step.precisions and precision not in FULL]
+    if precision == "default" and row != "conv2d_grad_w" and all(map(conv_winograd.pays, phases(row, p))):
+        wanted.append("6_winograd")
     wanted += ["5_double_buffer", "4_register_tile"]
     return next(name for name in wanted if LADDER[name].can(row, p, architecture))
 
