@@ -28,7 +28,7 @@ import safetensors.numpy
 
 from minunet import __version__, models
 from minunet.errors import UserError
-from minunet.files import atomic_write
+from minunet.files import atomic_write, second_name
 from minunet.models.base import Network
 from minunet.nn.optim import Optimizer
 
@@ -93,7 +93,7 @@ def save(
     data = safetensors.numpy.save(tensors, metadata={KEY: text})
     at = _digits_at(data)
     if keep_previous and is_whole(path):
-        _keep(Path(os.path.realpath(path)), previous(path))
+        second_name(path, previous(path))
     with atomic_write(path) as tmp, tmp.open("wb") as file:
         file.write(data)
         file.seek(at)
@@ -120,18 +120,6 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest().encode() == data[at : at + 64]
-
-
-def _keep(newest: Path, kept: Path) -> None:
-    """Call the file by a second name; it keeps its first until the new one takes that."""
-    try:
-        kept.unlink(missing_ok=True)
-        try:
-            os.link(newest, kept)
-        except OSError:  # a file system whose files have one name only
-            newest.replace(kept)
-    except OSError as error:
-        raise UserError(f"{kept}: cannot be written ({error.strerror or error})") from error
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,11 +48,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         kind = "a folder" if target.is_dir() else "not a plain file"
         raise UserError(f"{path}: cannot be written, since it is {kind}; choose another file name")
 
-    start = f".{target.name[:180]}."
-    tmp = target.with_name(f"{start}{secrets.token_hex(4)}.tmp")
-    held = None
+    tmp, held = _temporary(target), None
     try:
-        _remove_left_over(target.parent, start)
         held = _held(tmp)
         yield tmp
         with tmp.open("rb+") as file:
@@ -66,6 +64,37 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         tmp.unlink(missing_ok=True)
         if held is not None:
             held.close()
+
+
+def second_name(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
+    """Let `other` be a second name of the file that `path` now is: it stays when `path` gets another file.
+
+    At once and without space, or by a copy where files have one name only; `other` is its old file or this one at every
+    moment. Raises UserError when the disk refuses.
+    """
+    source, target = Path(os.path.realpath(path)), Path(other)
+    if target.exists() and target.samefile(source):
+        return
+    try:
+        tmp = _temporary(target)
+        os.link(source, tmp)
+    except OSError:  # such as FAT
+        with atomic_write(target) as copy:
+            shutil.copyfile(source, copy)
+        return
+    try:
+        tmp.replace(target)
+    except OSError as error:
+        raise UserError(f"{other}: cannot be written ({error.strerror or error})") from error
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    """A free name beside `target`, once what dead writers of `target` left behind is removed."""
+    start = f".{target.name[:180]}."
+    _remove_left_over(target.parent, start)
+    return target.with_name(f"{start}{secrets.token_hex(4)}.tmp")
 
 
 def _held(tmp: Path) -> BinaryIO | None:
@@ -85,7 +114,7 @@ def _held(tmp: Path) -> BinaryIO | None:
 
 def _remove_left_over(folder: Path, start: str) -> None:
     """Remove the temporary files of this beginning whose writers are gone: nobody holds their locks."""
-    if fcntl is None:
+    if fcntl is None or not os.access(folder, os.R_OK):
         return
     for name in os.listdir(folder):
         if not (name.startswith(start) and name.endswith(".tmp") and len(name) == len(start) + 12):

@@ -238,7 +238,7 @@ def test_what_cannot_be_traced_is_refused(onnx, probes, monkeypatch):
 
 @pytest.mark.parametrize("peer", ["peer_onnx", "peer_openvino"])
 def test_the_peers_of_the_benches_run_it(onnx, peer):
-    found = pytest.importorskip(f"bench.{peer}", reason="its runtime is not installed", exc_type=ImportError)
+    found = pytest.importorskip(f"bench.{peer}", reason="its runtime is not installed")
     model = alive(models.build("unet", 1, 2, width=2, depth=2))
     x = np.random.default_rng(0).standard_normal((2, 1, 44, 52)).astype(np.float32)
     y = found.runners(model, x.shape, 1)[""](x)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 KILLS, STEPS = 20, 130
 RECIPE = f"--depth 1 --width 2 --tile 44 --steps {STEPS} --validate 3 --quiet --threads 1"
 RECIPE += " --weights paper --elastic 4 --dropout 0.5 --noise 0.1"  # all that is random
-STAGES = ("opened", "half written", "written", "synced", "unlinked", "linked", "replaced")
+STAGES = ("opened", "half written", "written", "synced", "linked", "kept", "replaced")
 
 # Reads orders, a JSON line each, and runs `minunet train` for each in a child: forked, since all imports are then done.
 # A child that is told to stop at a stage kills itself when it gets there in its second or third write.
@@ -42,7 +42,7 @@ NURSERY = """
 
     backends.available()  # imports them
 
-    UNNAMED = ("half written", "written", "unlinked", "replaced")  # where arguments do not tell of which file
+    UNNAMED = ("half written", "written", "replaced")  # where arguments do not tell of which file
 
     def die_at(stage):
         calls = []
@@ -74,10 +74,10 @@ NURSERY = """
             at(os, "fsync")
         elif stage == "synced":
             at(files.Path, "replace")
-        elif stage == "unlinked":
-            at(os, "link")
         elif stage == "linked":
-            at(checkpoint, "_keep", after=True)
+            at(os, "link", after=True)
+        elif stage == "kept":
+            at(checkpoint, "second_name", after=True)
         elif stage == "replaced":
             at(files, "_sync_folder")
 
@@ -195,8 +195,8 @@ def test_killed_and_resumed_ends_with_the_bits_of_an_undisturbed_run(nursery, st
         nursery.start(resume, stage=stage)
         assert nursery.wait() == -signal.SIGKILL, (stage, nursery.log.read_text())
         assert checkpoint.is_whole(file), stage
-        assert bool(list(out.glob(".*.tmp"))) == (stage in ("opened", "half written", "written", "synced"))
-        assert checkpoint.previous(file).exists() == (stage != "unlinked")
+        assert bool(list(out.glob(".*.tmp"))) == (stage not in ("kept", "replaced"))
+        assert checkpoint.is_whole(checkpoint.previous(file))
         step = checkpoint.load(file).extra["state"]["step"]
         assert reached < step < STEPS
         reached = step
@@ -273,6 +273,22 @@ def test_links_to_a_checkpoint_and_disks_without_second_names(tmp_path, monkeypa
     monkeypatch.setattr(os, "link", refuse)
     save(file, 3)
     assert step_of(file) == 3 and step_of(checkpoint.previous(file)) == 2
+    assert sorted(p.name for p in file.parent.iterdir()) == ["net.previous.safetensors", "net.safetensors"]
+
+
+def test_a_second_name(tmp_path):
+    file, best = tmp_path / "last", tmp_path / "best"
+    file.write_text("1")
+    files.second_name(file, best)
+    files.second_name(file, best)  # it is that already
+    with atomic_write(file) as tmp:
+        tmp.write_text("2")
+    assert best.read_text() == "1" and file.read_text() == "2"
+    (tmp_path / ".best.0123abcd.tmp").write_text("left by a kill")
+    files.second_name(file, best)
+    assert best.read_text() == "2" and sorted(p.name for p in tmp_path.iterdir()) == ["best", "last"]
+    with pytest.raises(UserError, match="make the folder first"):
+        files.second_name(file, tmp_path / "no" / "best")
 
 
 def test_what_a_dead_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):

@@ -324,6 +324,7 @@ def trained(tmp_path):
         "normalise": {"mean": [128.16583], "sd": [45.6]},
         "classes": ["zell\x1b[2Jrand", "Übrige"],
         "data": {"name": "x", "source": "train volume.tif"},
+        "labels": {"kind": "values", "type": "uint8", "map": [[0, 0], [255, 1]], "classes": ["zell", "Übrige"]},
         "size": [180, 240],
         "synthetic": True,
         "versions": {"numpy": "2.4"},
@@ -342,6 +343,7 @@ def test_info(trained, capsys):
     assert rows["sizes"] == "heights and widths: multiples of 2 from 18; channels: 1"
     assert rows["data"] == "SYNTHETIC: train volume.tif"
     assert rows["classes"] == "0 zell\\x1b[2Jrand, 1 Übrige" and "\x1b" not in out
+    assert "0 -> " in rows["labels"] and "255 -> " in rows["labels"]
     assert rows["normalised"] == "mean [128.2], sd [45.6]"
     assert "brought to  180 x 240" in out
     assert rows["training"] == "step 1,234, 1.5 minutes" and rows["loss"] == "0.2500 at step 40"

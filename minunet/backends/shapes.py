@@ -19,7 +19,7 @@ name = "shapes"
 
 
 class ShapeArray:
-    """What is left of an array without its elements. Arithmetic between equal shapes gives that shape.
+    """What is left of an array without its elements. Arithmetic between equal shapes gives another of that shape.
 
     base : the array that it is another shape of, or the NumPy array that it was made of; None if a kernel made it
     """
@@ -60,7 +60,7 @@ class ShapeArray:
         """Nothing: there are no elements."""
 
     def _same(self, other: Any) -> ShapeArray:
-        return self
+        return ShapeArray(self.shape, self.dtype)
 
     __add__ = __radd__ = __iadd__ = __sub__ = __rsub__ = __isub__ = _same
     __mul__ = __rmul__ = __imul__ = __truediv__ = _same

@@ -63,6 +63,10 @@ def _training(extra: Mapping[str, Any]) -> dict[str, str]:
         rows["data"] = _safe(f"{made_up}{source}")
     if classes := extra.get("classes"):
         rows["classes"] = ", ".join(f"{k} {_safe(str(name))}" for k, name in enumerate(classes))
+    if table := extra.get("labels"):
+        from minunet.data.masks import describe
+
+        rows["labels"] = _safe(", ".join(line.strip() for line in describe(table)))
     if "normalise" in extra:
         how = extra["normalise"]
         rows["normalised"] = "each image by itself" if how == "section" else _words(how) if _mapping(how) else str(how)
