@@ -11,9 +11,9 @@
 // Needs    nothing: any sizes, strides, padding, dilation
 #include "conv/geometry.cuh"
 
-extern "C" __global__ void conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O, int KH, int KW, int OH,
-           int OW, int sh, int sw, int top, int left, int dh, int dw, int YH, int YW, int si, int sj, int i0, int j0,
-           int activation) {
+extern "C" __global__ void conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O,
+                                  int KH, int KW, int OH, int OW, int sh, int sw, int top, int left, int dh, int dw,
+                                  int YH, int YW, int si, int sj, int i0, int j0, int activation) {
     const int o = int(blockIdx.y * blockDim.x + threadIdx.x), p = int(blockIdx.x * blockDim.y + threadIdx.y);
     if (o >= O || p >= N * OH * OW) return;
     Source s;
@@ -31,8 +31,9 @@ extern "C" __global__ void conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> 
 
 // partial[split, o, u, v, c] = sum of dy[n,i,j,o] x[n, i sh + u dh - top, j sw + v dw - left, c] over the split's rows
 // (n, i), of which there are `rows`.
-extern "C" __global__ void conv2d_grad_w_partial(Out<REAL> partial, In<REAL> x, In<REAL> dy, int N, int H, int W, int C, int O, int KH, int KW,
-                          int OH, int OW, int sh, int sw, int top, int left, int dh, int dw, int rows) {
+extern "C" __global__ void conv2d_grad_w_partial(Out<REAL> partial, In<REAL> x, In<REAL> dy, int N, int H, int W, int C,
+                                                 int O, int KH, int KW, int OH, int OW, int sh, int sw, int top,
+                                                 int left, int dh, int dw, int rows) {
     const int t = global_thread(), o = int(blockIdx.y), split = int(blockIdx.z);
     if (t >= KH * KW * C) return;
     const int u = t / (KW * C), v = t / C % KW, c = t % C;
