@@ -132,8 +132,13 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     ours, tensors = read(path)
     config = dict(ours["config"])
     try:
-        model = models.build(config.pop("model"), **config)
-    except (KeyError, TypeError, ValueError) as error:
+        name = config.pop("model")
+        with models.shapes_only():
+            _refuse_giant(path, models.build(name, **config), tensors)
+        model = models.build(name, **config)
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"{path}: its network cannot be built here ({error}); use minunet {ours['minunet']}, which wrote it"
         ) from error
@@ -158,6 +163,16 @@ def load_into(model: Network, path: str | os.PathLike[str]) -> Checkpoint:
                 f"{wanted.get(key)}; build the model with {key} = {saved.get(key)}, or take another checkpoint"
             )
     return _fill(model, path, ours, tensors)
+
+
+def _refuse_giant(path: Any, shapes: Network, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise UserError for a network of far more numbers than the file has, before memory is taken for them."""
+    needed = sum(p.data.size for p in shapes.parameters())
+    given = sum(a.size for name, a in tensors.items() if name.startswith("model/"))
+    if needed > 2 * given + _CHUNK:
+        raise UserError(
+            f"{path}: says it is a network of {needed:,} numbers, and has {given:,}; take another checkpoint"
+        )
 
 
 def _fill(model: Network, path: Any, ours: dict[str, Any], tensors: dict[str, np.ndarray]) -> Checkpoint:

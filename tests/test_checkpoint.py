@@ -172,6 +172,12 @@ def rename_weight(ours: dict, header: dict) -> None:
         (lambda ours, header: ours["config"].update(model="w-net"), "cannot be built here .*w-net"),
         (lambda ours, header: ours["config"].update(widht=3), "cannot be built here .*widht"),
         (lambda ours, header: ours["config"].update(width=3), "has shape .* needs"),
+        (
+            lambda ours, header: ours["config"].update(width=10**9),
+            "is a network of 98,.*, and has 436; take another file",
+        ),
+        (lambda ours, header: ours["config"].update(width="x"), "cannot be built here"),
+        (lambda ours, header: ours["config"].update(width=1e400), "cannot be built here"),
         (lambda ours, header: ours.update(config=[]), "is damaged"),
         (lambda ours, header: ours.pop("extra"), "is damaged"),
         (rename_weight, r"1 tensors missing \(head.w\), 1 unknown \(head.x\)"),

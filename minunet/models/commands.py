@@ -25,12 +25,12 @@ def info(path: str) -> int:
     with models.shapes_only():
         try:
             network = models.build(config.pop("model"), **config)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             wrote = f"minunet {ours['minunet']}, which wrote it"
             raise UserError(f"{path}: its network is not known here ({error}); use {wrote}") from error
     try:
         training = _training(extra)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: its record of the training cannot be read ({error!r}); it can predict") from error
     trained, frozen, statistics = parameters(network)
     rows = {
