@@ -174,7 +174,7 @@ def rename_weight(ours: dict, header: dict) -> None:
         (lambda ours, header: ours["config"].update(width=3), "has shape .* needs"),
         (
             lambda ours, header: ours["config"].update(width=10**9),
-            "is a network of 98,.*, and has 436; take another file",
+            "is a network of 98,.*; take another file",
         ),
         (lambda ours, header: ours["config"].update(width="x"), "cannot be built here"),
         (lambda ours, header: ours["config"].update(width=1e400), "cannot be built here"),
