@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.torch_nets import resnet
-from torch_nets.deeplab_v1 import classifier, vgg
+from bench.torch_nets.deeplab_v1 import classifier, vgg
 
 
 def make(
