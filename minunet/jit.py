@@ -2,8 +2,8 @@
 
 Numba keeps compiled code under a hash of the function's own file. But the code of one function holds those that it
 calls and the constants that it reads, from other files: change those, and a stale block size writes past the end of
-a buffer. So compiled code lies in a folder named by a hash over all files of the package folder that it comes from;
-compiled functions call none of another folder.
+a buffer. So compiled code lies in a folder named by a hash over all files of the package folder that it comes from,
+and of the formulas.py beside that folder, if there is one; compiled functions call none of another file.
 
 Where: NUMBA_CACHE_DIR if set, else the user's cache (`minunet.files.cache_folder`), else (not writable) where Numba
 puts it by itself.
@@ -46,7 +46,7 @@ KEEP_DAYS = 30  # code of other versions of the source goes after so long withou
 def folder(source: Path) -> Path | None:
     """The folder for code compiled from the files in `source`, made; None where it cannot be written."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for file in sorted(source.glob("*.py")):
+    for file in (*sorted(source.glob("*.py")), *source.parent.glob("formulas.py")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     base = Path(config.CACHE_DIR) if config.CACHE_DIR else cache_folder()
     path = base / "kernels" / f"{source.name}-{digest.hexdigest()[:16]}"

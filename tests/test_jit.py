@@ -16,6 +16,8 @@ def test_a_change_in_any_file_moves_the_cache(tmp_path, monkeypatch):
     (source / "constants.py").write_text("ROWS = 8\n")
     second = jit.folder.__wrapped__(source)
     assert second != first and second.parent == first.parent == tmp_path / "cache" / "kernels"
+    (tmp_path / "formulas.py").write_text("def relu(x): return max(x, 0)\n")
+    assert jit.folder.__wrapped__(source) not in (first, second)
 
 
 def test_where_nothing_can_be_written_numba_decides(tmp_path, monkeypatch):

@@ -1,12 +1,17 @@
-"""Point-wise kernels on the CPU. They move memory: 8 bytes per element at 0.25 operations per byte (see `loops`)."""
+"""Point-wise kernels on the CPU. They move memory: 8 bytes per element at 0.25 operations per byte (see `loops`).
+
+The formulas are those of minunet/backends/formulas.py, which the GPU's Numba kernels compile too.
+"""
 
 from __future__ import annotations
 
 import math
 
+import numba
 import numpy as np
 from numba import prange
 
+from minunet.backends import formulas
 from minunet.backends.cpu.exponential import exp_parts
 from minunet.backends.cpu.gate import gate, gate_grad_g
 from minunet.backends.cpu.loops import CHUNK, SERIAL, SPLIT, THREADED, layout, repeated
@@ -36,35 +41,58 @@ RELU, LEAKY_RELU, ELU, SIGMOID, TANH, SCALE = range(6)
 RELU_GRAD, LEAKY_RELU_GRAD, ELU_GRAD, SIGMOID_GRAD, TANH_GRAD, ADD = range(6)
 
 
+_relu, _leaky_relu, _not_positive, _elu, _sigmoid, _tanh, _scale = map(
+    numba.njit(**SERIAL),  # without a cache of their own: they are part of the loops that call them
+    (
+        formulas.relu,
+        formulas.leaky_relu,
+        formulas.not_positive,
+        formulas.elu,
+        formulas.sigmoid,
+        formulas.tanh,
+        formulas.scale,
+    ),
+)
+_relu_grad, _leaky_relu_grad, _elu_grad, _sigmoid_grad, _tanh_grad, _add, _slope_grad, _splitmix, _keep = map(
+    numba.njit(**SERIAL),
+    (
+        formulas.relu_grad,
+        formulas.leaky_relu_grad,
+        formulas.elu_grad,
+        formulas.sigmoid_grad,
+        formulas.tanh_grad,
+        formulas.add,
+        formulas.prelu_grad_slope,
+        formulas.splitmix,
+        formulas.dropout,
+    ),
+)
+
+
 @njit(**SERIAL)
 def _unary_chunk(op, y, x, p):
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    one = x.dtype.type(1)
     if op == RELU:
         for i in range(y.size):
-            v = x[i]
-            y[i] = zero if v <= zero else v  # NaN <= 0 is false: it passes
+            y[i] = _relu(x[i])
     elif op == LEAKY_RELU:
         for i in range(y.size):
-            v = x[i]
-            y[i] = v if v > zero else p * v
+            y[i] = _leaky_relu(x[i], p)
     elif op == ELU:
         for i in range(y.size):
-            v = x[i]
-            s, q = exp_parts(zero if v > zero else v)
-            y[i] = v if v > zero else p * ((s - one) + s * q)
+            s, q = exp_parts(_not_positive(x[i]))
+            y[i] = _elu(x[i], (s - one) + s * q, p)
     elif op == SIGMOID:
         for i in range(y.size):
             s, q = exp_parts(-abs(x[i]))
-            e = s + s * q
-            y[i] = (one if x[i] >= zero else e) / (one + e)
+            y[i] = _sigmoid(x[i], s + s * q)
     elif op == TANH:
         for i in range(y.size):
             s, q = exp_parts(-(abs(x[i]) + abs(x[i])))
-            less = (s - one) + s * q  # exp(-2 |x|) - 1, exact where it is small
-            y[i] = (-less if x[i] >= zero else less) / (one + one + less)
+            y[i] = _tanh(x[i], (s - one) + s * q)  # exp(-2 |x|) - 1, exact where it is small
     else:  # SCALE
         for i in range(y.size):
-            y[i] = p * x[i]
+            y[i] = _scale(x[i], p)
 
 
 @njit(**THREADED)
@@ -80,25 +108,24 @@ def _unary(op, y, x, p):
 
 @njit(**SERIAL)
 def _binary_chunk(op, y, a, b, p, q):
-    zero, one = a.dtype.type(0), a.dtype.type(1)
     if op == RELU_GRAD:
         for i in range(y.size):
-            y[i] = a[i] if b[i] > zero else zero
+            y[i] = _relu_grad(a[i], b[i])
     elif op == LEAKY_RELU_GRAD:
         for i in range(y.size):
-            y[i] = a[i] if b[i] > zero else p * a[i]
+            y[i] = _leaky_relu_grad(a[i], b[i], p)
     elif op == ELU_GRAD:
         for i in range(y.size):
-            y[i] = a[i] if b[i] > zero else a[i] * (b[i] + p)
+            y[i] = _elu_grad(a[i], b[i], p)
     elif op == SIGMOID_GRAD:
         for i in range(y.size):
-            y[i] = a[i] * (b[i] * (one - b[i]))
+            y[i] = _sigmoid_grad(a[i], b[i])
     elif op == TANH_GRAD:
         for i in range(y.size):
-            y[i] = a[i] * (one - b[i] * b[i])
+            y[i] = _tanh_grad(a[i], b[i])
     else:  # ADD
         for i in range(y.size):
-            y[i] = p * a[i] + q * b[i]
+            y[i] = _add(a[i], b[i], p, q)
 
 
 @njit(**THREADED)
@@ -115,14 +142,8 @@ def _binary(op, y, a, b, p, q):
 @njit(**SERIAL)
 def _dropout_chunk(y, x, first, seed, threshold, factor):
     """`first`: index of x[0] in the whole array. Numba makes float of signed with unsigned, so all here is uint64."""
-    zero = x.dtype.type(0)
-    state = seed + np.uint64(first) * np.uint64(0x9E3779B97F4A7C15)
     for i in range(y.size):
-        z = state + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-        y[i] = x[i] * factor if (z >> np.uint64(40)) >= threshold else zero
+        y[i] = _keep(x[i], _splitmix(seed, np.uint64(first) + np.uint64(i)), threshold, factor)
 
 
 @njit(**THREADED)
@@ -142,7 +163,7 @@ def _prelu_chunk(y, x, slope):
     for a in range(0, x.size, width):
         row, out = x[a : a + width], y[a : a + width]
         for l in range(row.size):
-            out[l] = row[l] if row[l] > 0 else slope[l] * row[l]
+            out[l] = _leaky_relu(row[l], slope[l])
 
 
 @njit(**THREADED)
@@ -161,9 +182,8 @@ def _prelu_grad_chunk(dx, dy, x, slope, sums):
     for a in range(0, x.size, width):
         out, grad, row = dx[a : a + width], dy[a : a + width], x[a : a + width]
         for l in range(row.size):
-            positive = row[l] > 0
-            out[l] = grad[l] if positive else slope[l] * grad[l]
-            sums[l] += np.float64(0.0 if positive else row[l] * grad[l])
+            out[l] = _leaky_relu_grad(grad[l], row[l], slope[l])
+            sums[l] += _slope_grad(grad[l], row[l])
 
 
 @njit(**THREADED)
