@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from minunet.backends.cuda import disk, nvrtc, sources
+from minunet.backends.cuda import disk, nvrtc, resources, sources
 from minunet.backends.cuda.sources import CARD, Program
 from minunet.errors import UserError
 
@@ -200,3 +200,38 @@ def test_resources_are_read_from_the_assemblers_report():
         "ptxas info    : Used 8 registers, 380 bytes cmem[0]\n"
     )
     assert nvrtc.resources(log) == {"f": nvrtc.Resources(40, 16, 20, 1024), "g": nvrtc.Resources(8, 0, 0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("registers", "shared", "threads", "capability", "share"),
+    [
+        (64, 16384, 256, 90, 0.5),  # registers: 4 blocks of 256 x 64
+        (32, 0, 256, 90, 1.0),
+        (33, 0, 256, 90, 6 / 8),  # dealt out as 40
+        (32, 0, 32, 86, 16 * 32 / 1536),  # blocks
+        (32, 48 * 1024, 256, 86, 2 * 256 / 1536),  # shared memory: 100 KiB, 49 a block
+        (255, 0, 256, 75, 0.25),
+        (128, 0, 1024, 80, 0.0),  # does not fit at all
+    ],
+)
+def test_occupancy(registers, shared, threads, capability, share):
+    assert resources.occupancy(registers, shared, threads, capability) == pytest.approx(share)
+
+
+@needs_nvrtc
+def test_the_table_of_resources_names_every_kernel(reports):
+    text = resources.rewrite("# Title\n\n<!-- resources: begin -->\nstale\n<!-- resources: end -->\nrest\n")
+    assert text.startswith("# Title")
+    assert text.endswith("<!-- resources: end -->\nrest\n")
+    assert "stale" not in text
+    assert "not measured" in text
+    for file in FILES:
+        assert file in text
+        assert all(f"| {kernel} |" in text for kernel in sources.kernels(file, "float"))
+
+
+def test_the_map_has_the_place_for_it_and_names_what_is_there():
+    text = (sources.folder() / "README.md").read_text()
+    assert text.count(resources.BEGIN) == text.count(resources.END) == 1
+    for header in (sources.folder() / "cuda").glob("*.cuh"):
+        assert header.name in text, header.name
