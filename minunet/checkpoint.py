@@ -170,9 +170,7 @@ def _refuse_giant(path: Any, shapes: Network, tensors: Mapping[str, np.ndarray])
     needed = sum(p.data.size for p in shapes.parameters())
     given = sum(a.size for name, a in tensors.items() if name.startswith("model/"))
     if needed > 2 * given + _CHUNK:
-        raise UserError(
-            f"{path}: says it is a network of {needed:,} numbers, and has {given:,}; take another checkpoint"
-        )
+        raise UserError(f"{path}: says it is a network of {needed:,} numbers, and has {given:,}; take another file")
 
 
 def _fill(model: Network, path: Any, ours: dict[str, Any], tensors: dict[str, np.ndarray]) -> Checkpoint:
