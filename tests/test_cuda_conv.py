@@ -14,7 +14,7 @@ from rounding import ROUNDED, round_to
 
 from minunet import backends
 from minunet.backends import cuda_host
-from minunet.backends.cuda import choose, conv_phases, conv_split, conv_tiles
+from minunet.backends.cuda import choose, conv_phases, conv_split, conv_tiles, conv_winograd
 from minunet.backends.cuda.choose import LADDER, use_step
 from minunet.backends.cuda.conv_problem import Problem
 from minunet.contract import ROWS, Spec
@@ -121,6 +121,38 @@ def test_the_same_bits_in_both_orders(step):
         assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("row", ["conv2d", "conv2d_grad_x"])
+def test_winograd_in_several_chunks(row, monkeypatch):
+    """What one workspace does not hold goes in parts, the last of them shorter; the same numbers."""
+    case = next(c for c in cases(row) if c.label == "3x3 same, 72 to 96 channels, bias, relu")
+    inputs = sample(case, F32)
+    results = []
+    for nbytes in (conv_winograd.WORKSPACE, 1):  # 84 tiles of 4 x 4 at once, or 64 and 20
+        monkeypatch.setattr(conv_winograd, "WORKSPACE", nbytes)
+        with use_step("6_winograd"):
+            results.append(run("cuda_host", ROWS[row], inputs, case.options))
+    compare(ROWS[row], results[1], exact(ROWS[row], inputs, case.options), F32)
+    assert results[0][0].tobytes() == results[1][0].tobytes()
+
+
+def test_a_precision_is_asked_for_by_name():
+    """tf32 and the 16-bit kinds round, each in its way; strict and default do not; the CPU does not know them."""
+    case = next(c for c in cases("conv2d") if c.label == "3x3 valid, 64 channels")
+    inputs = sample(case, F32)
+    truth = exact(ROWS["conv2d"], inputs, case.options)[0]
+    errors = {}
+    for precision in backends.PRECISIONS:
+        with backends.precision(precision):
+            assert backends.asked_precision() == precision
+            assert backends.strict() is (precision == "strict")
+            found = run("cuda_host", ROWS["conv2d"], inputs, case.options)[0]
+            cpu = run("cpu", ROWS["conv2d"], inputs, case.options)[0]
+        errors[precision] = np.linalg.norm(found - truth) / np.linalg.norm(truth)
+        assert np.linalg.norm(cpu - truth) <= 2e-5 * np.linalg.norm(truth)
+    assert errors["strict"] < errors["default"] < 2e-5 < errors["tf32"] < 1e-3
+    assert 2e-5 < errors["fp16"] < 1e-3 < errors["bf16"] < 1e-2
+
+
 def test_every_source_of_a_gradient_is_in_one_phase():
     """Phases of an axis, unrolled: each (h, u, i) with i stride + u dilation - before = h occurs once."""
     for size, kernel, stride, before, dilation in ((9, 3, 2, 1, 1), (11, 4, 3, 0, 2), (7, 3, 4, 2, 2), (5, 2, 3, 1, 3)):
@@ -178,6 +210,10 @@ def test_the_rule_always_finds_a_step_that_can():
 
 def test_the_rule_on_layers():
     p = sized(1, 284, 64, 128)
+    assert choose.rule("conv2d", p, "default", 80) == choose.rule("conv2d_grad_x", p, "default", 90) == "6_winograd"
+    assert choose.rule("conv2d_grad_w", p, "default", 80) == "5_double_buffer"
+    assert choose.rule("conv2d", sized(1, 284, 64, 128, stride=2), "default", 80) == "5_double_buffer"
+    assert choose.rule("conv2d", sized(1, 284, 16, 16), "default", 80) == "5_double_buffer"
     assert choose.rule("conv2d", p, "strict", 75) == "4_register_tile"
     assert choose.rule("conv2d", p, "strict", 80) == "5_double_buffer"
     assert choose.rule("conv2d", p, "tf32", 75) == "4_register_tile"  # no mma.sync of these types

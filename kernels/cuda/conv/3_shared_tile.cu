@@ -16,7 +16,7 @@ constexpr int TILE = 4;    // 16 pixels x 32 channels = 512 threads
 constexpr int SLICE = 16;  // channels at a time: 64 bytes of a pixel are two whole sectors
 static_assert(TILE * TILE * 32 <= 1024, "a block has at most 1024 threads");
 
-extern "C" __global__ void __launch_bounds__(512, 1)
+extern "C" __global__ void __launch_bounds__(512, 2)
     conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O, int KH, int KW, int OH,
            int OW, int sh, int sw, int top, int left, int dh, int dw, int YH, int YW, int si, int sj, int i0, int j0,
            int activation) {
