@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -80,6 +82,12 @@ def test_every_name_finds_itself_in_any_order(stems, random):
     images, masks = [f"{s}.png" for s in stems], [f"{s}.tif" for s in stems]
     random.shuffle(masks)
     assert names(images, masks) == ([(f"{s}.png", f"{s}.tif") for s in stems], [])
+
+
+@pytest.mark.parametrize("name", ["pairing", "masks", "mixed", "separate"])
+def test_the_examples_in_the_docstrings(name):
+    result = doctest.testmod(importlib.import_module(f"minunet.data.{name}"))
+    assert result.attempted >= 1 and result.failed == 0
 
 
 def test_mask_names():
@@ -329,3 +337,11 @@ def test_separate_leaves_cells_apart_by_a_line():
     assert np.array_equal(separate(np.array([[4, 4], [4, 4]])), np.ones((2, 2)))
     diagonal = separate(np.array([[1, 0], [0, 2]]))
     assert not diagonal.any()
+    rng = np.random.default_rng(0)
+    for dtype in (np.uint8, np.uint16, np.int32, np.int64):
+        cells = np.kron(rng.integers(0, 4, (5, 6)), np.ones((3, 4), int)).astype(dtype)
+        kept = cells.copy()
+        wide = np.pad(cells, 1, mode="edge")
+        around = np.stack([wide[i : i + 15, j : j + 24] for i in range(3) for j in range(3)])
+        expected = (cells > 0) & ((around == 0) | (around == cells)).all(axis=0)
+        assert np.array_equal(separate(cells), expected) and np.array_equal(cells, kept)

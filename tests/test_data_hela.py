@@ -64,7 +64,7 @@ def test_u373_by_the_same_loader(tmp_path, monkeypatch):
     monkeypatch.setenv("MINUNET_DATA", str(tmp_path))
     monkeypatch.setenv("MINUNET_CACHE", str(tmp_path / "none"))
     assert load_hela(name="u373").name == "u373"
-    with pytest.raises(UserError, match=r"DIC-C2DH-HeLa: not found .* fetch https://data"):
+    with pytest.raises(UserError, match=r"DIC-C2DH-HeLa: not found .* data download hela"):
         load_hela()
 
 

@@ -158,7 +158,8 @@ def test_predict(tmp_path, checkpoint, capfd):
     out, err = capfd.readouterr()
     lines = [line for line in err.splitlines() if line]
     assert all(line.startswith("error: ") for line in lines), err
-    assert len(lines) + len(out.splitlines()) == len(paths) and len(lines) > 20
+    predicted = [line for line in out.splitlines() if " -> " in line]
+    assert len(lines) + len(predicted) == len(paths) and len(lines) > 20
     assert "Traceback" not in out + err
     for bad in mutants(tmp_path / "bad", 20, "nets", {"net.safetensors": checkpoint.read_bytes()}):
         if bad.read_bytes() != checkpoint.read_bytes():

@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     c.add_argument("folder", metavar="DIR", help="holds images/ and masks/, or cell1.png and cell1_mask.png, ...")
     c.add_argument("--labels", default="", metavar="TEXT", help="what masks' values mean: 0=background,255=cell")
     c.add_argument("--instances", action="store_true", help="each cell has its own number in the masks")
-    command("download", "Fetch ISBI 2012 into the user's cache (23 MB, for non-commercial use).")
+    c = command("download", "Fetch a data set into the user's cache, for research and non-commercial use.")
+    names = "isbi: ISBI 2012, 23 MB; hela: DIC-C2DH-HeLa; u373: PhC-C2DH-U373"
+    c.add_argument("dataset", nargs="?", default="isbi", choices=("isbi", "hela", "u373"), help=names)
     c = command("synthetic", "Write a drawn stack of membranes under ISBI 2012's file names.")
     c.add_argument("folder", metavar="DIR", help="an existing folder to write to")
     c.add_argument("--sections", type=int, default=30, help="sections of the stack")
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "check":
         return check(options.folder, options.labels, options.instances)
     if options.command == "download":
-        return download()
+        return download() if options.dataset == "isbi" else download_challenge(options.dataset)
     return synthetic(Path(options.folder), options.sections, options.size, options.seed)
 
 
@@ -78,6 +80,23 @@ def download() -> int:
     except DownloadError as error:
         raise UserError(f"ISBI 2012: {error}; copy the files from elsewhere to {folder}") from error
     print(f"{folder}: ISBI 2012 from {address}; non-commercial use, cite doi:10.1371/journal.pbio.1000502")
+    return 0
+
+
+def download_challenge(name: str) -> int:
+    from minunet.data.download import DownloadError
+    from minunet.data.hela import NAMES, download_hela
+    from minunet.files import cache_folder
+
+    folder = cache_folder() / NAMES[name]
+    if folder.exists():
+        print(f"{folder}: is there already; delete it to fetch it again")
+        return 0
+    try:
+        folder, address = download_hela(name)
+    except DownloadError as error:
+        raise UserError(f"{NAMES[name]}: {error}; or copy the folder from elsewhere to {folder}") from error
+    print(f"{folder}: {NAMES[name]} from {address}; cite doi:10.1038/nmeth.4473")
     return 0
 
 

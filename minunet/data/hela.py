@@ -22,6 +22,7 @@ import numpy as np
 
 from minunet.data.dataset import IGNORE, Dataset
 from minunet.data.download import pixels_sha256
+from minunet.data.fetch import fetch, unpack
 from minunet.data.images import list_images, read_image
 from minunet.data.mixed import gather
 from minunet.data.separate import separate
@@ -30,6 +31,11 @@ from minunet.files import cache_folder
 
 NAMES = {"hela": "DIC-C2DH-HeLa", "u373": "PhC-C2DH-U373"}
 ADDRESS = "https://data.celltrackingchallenge.net/training-datasets/{}.zip"
+SHA256 = {
+    "hela": "832fed2d05bb7488cf9c51a2994b75f8f3f53b3c3098856211f2d39023c34e1a",
+    "u373": "b18185c18fce54e8eeb93e4bbb9b201d757add9409bbf2283b8114185a11bc9e",
+}
+MAX_ARCHIVE_BYTES, MAX_BYTES = 512 << 20, 2 << 30
 HELD_OUT = 0.2  # share of each sequence, its last frames: neighbours in time are near copies
 
 
@@ -88,10 +94,20 @@ def load_hela(data_dir: str | os.PathLike[str] | None = None, name: str = "hela"
     )
 
 
+def download_hela(name: str = "hela") -> tuple[Path, str]:
+    """Fetch the data set into the user's cache; (its folder, the address it came from). Raises DownloadError."""
+    folder, address = cache_folder() / NAMES[name], ADDRESS.format(NAMES[name])
+    archive = folder.with_name(f"{folder.name}.zip")
+    fetch(address, archive, SHA256[name], MAX_ARCHIVE_BYTES)
+    unpack(archive, folder, MAX_BYTES)
+    archive.unlink()
+    return folder, address
+
+
 def _folder(data_dir: str | os.PathLike[str] | None, name: str) -> Path:
     """The folder that holds 01/ (or 02/)."""
     title = NAMES[name]
-    how = f"fetch {ADDRESS.format(title)}, unpack it, and name its folder {title} with --data DIR or in MINUNET_DATA"
+    how = f"fetch it by `minunet data download {name}`, or unpack {ADDRESS.format(title)} and name its folder"
     if data_dir is not None:
         found = _find(Path(data_dir), title)
         if found is None:

@@ -20,5 +20,5 @@ def separate(instances: np.ndarray, gap: int = 1) -> np.ndarray:
     cells = np.asarray(instances)
     side = 2 * gap + 1
     highest = maximum_filter(cells, side, mode="nearest")
-    lowest = minimum_filter(np.where(cells > 0, cells, np.iinfo(cells.dtype).max), side, mode="nearest")
+    lowest = minimum_filter(np.where(cells > 0, cells, cells.max(initial=0)), side, mode="nearest")
     return ((cells > 0) & (highest == cells) & (lowest == cells)).astype(np.uint8)
