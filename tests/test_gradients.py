@@ -184,6 +184,10 @@ for training in (True, False):
             case(f"batch_norm training={training} {activation} eps={eps}", bn,
                  normal(3, 4, 5, 3), off_zero(3), normal(3), linear=() if activation else ((1, 2),))  # fmt: skip
 
+case("batch_norm with a convolution's bias, in evaluation",
+     lambda x, g, b, c: ops.batch_norm(x, g, b, MEAN.copy(), VAR.copy(), training=False, bias=c),
+     normal(2, 3, 2, 3), off_zero(3), normal(3), normal(3))  # fmt: skip
+
 for label, options in (
     ("default", {}),
     ("strong", {"size": 3, "alpha": 2.0, "beta": 0.6}),

@@ -162,6 +162,29 @@ def test_fold_batch_norm(dtype, tolerance, groups, bias):
     assert close(ops.conv_transpose2d(x, *folded, 2), y.numpy(), tolerance)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_takes_the_bias_of_the_convolution_before(training):
+    x, gamma, beta, bias = (
+        Tensor(normal(k, *s), requires_grad=True) for k, s in enumerate([(2, 5, 4, 3), *[(3,)] * 3])
+    )
+    dy, found = normal(5, 2, 5, 4, 3), []
+    for separate in (True, False):
+        running = normal(6, 3), np.abs(normal(7, 3))
+        options = {"training": training, "activation": "relu"}
+        if separate:
+            ones = Tensor(np.ones((3, 1, 1, 1)))  # x + bias by a depthwise convolution
+            y = ops.batch_norm(ops.conv2d(x, ones, bias, groups=3), gamma, beta, *running, **options)
+        else:
+            y = ops.batch_norm(x, gamma, beta, *running, bias=bias, **options)
+        for t in (x, gamma, beta, bias):
+            t.grad = None
+        y.backward(dy)
+        found.append([y.numpy(), *running, *(t.grad for t in (x, gamma, beta, bias))])
+    for plain, taken in zip(*found):
+        assert abs(plain - taken).max() <= 1e-12 * max(1, abs(plain).max())
+    assert (found[1][-1] == 0).all() == training
+
+
 @pytest.mark.parametrize("activation", ops.ACTIVATIONS)
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm_with_an_activation_is_both(activation, training):

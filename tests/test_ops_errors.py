@@ -92,6 +92,11 @@ REFUSED = {
     "upsample to nothing": (lambda: ops.upsample(X, size=(0, 3)), ValueError, r"\(0, 3\).*no pixels"),
     "upsample scale 1.5": (lambda: ops.upsample(X, 1.5), ValueError, "1.5.*integer"),
     "batch norm gamma": (lambda: ops.batch_norm(X, zeros(3), TWO, TWO, TWO, True), ValueError, r"gamma.*\(3,\).*2"),
+    "batch norm bias": (
+        lambda: ops.batch_norm(X, TWO, TWO, TWO, TWO, True, bias=zeros(3)),
+        ValueError,
+        r"bias.*\(3,\).*2 channels",
+    ),
     "batch norm mean": (lambda: ops.batch_norm(X, TWO, TWO, zeros(1), TWO, True), ValueError, r"mean.*\(1,\).*2"),
     "batch norm activation": (
         lambda: ops.batch_norm(X, TWO, TWO, TWO, TWO, True, activation="rely"),

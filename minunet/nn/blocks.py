@@ -34,7 +34,8 @@ class ConvBN(Module):
 
     In evaluation, where nothing is recorded, the batch-norm's scale and shift go into the convolution's weights, and
     one kernel does it all: (conv(x) - mean) gamma / s + beta = conv'(x) with w' = w gamma / s and
-    b' = (b - mean) gamma / s + beta, s = sqrt(var + eps).
+    b' = (b - mean) gamma / s + beta, s = sqrt(var + eps). Elsewhere the batch-norm takes the bias, which its mean takes
+    away again: nothing is added, and no gradient of the bias summed.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ConvBN(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or recording():
-            return self.bn(self.conv(x))
+            return self.bn(ops.conv2d(x, self.conv.w, **self.conv.options), self.conv.b)
         w, b = self.bn.fold(self.conv.w, self.conv.b, axis=0)
         return ops.conv2d(x, w, b, **self.conv.options | {"activation": self.bn.options["activation"]})
 
@@ -91,7 +92,7 @@ class UpBN(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or recording():
-            return self.bn(self.conv(x))
+            return self.bn(ops.conv_transpose2d(x, self.conv.w, **self.conv.options), self.conv.b)
         w, b = self.bn.fold(self.conv.w, self.conv.b, axis=-1)
         return ops.conv_transpose2d(x, w, b, **self.conv.options | {"activation": self.bn.options["activation"]})
 

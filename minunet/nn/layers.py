@@ -87,9 +87,9 @@ class BatchNorm2d(Module):
         self.running_mean, self.running_var = zeros((c,)), ones((c,))
         self.options = {"momentum": momentum, "eps": eps, "activation": activation}
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         statistics = (self.running_mean, self.running_var)
-        return ops.batch_norm(x, self.gamma, self.beta, *statistics, training=self.training, **self.options)
+        return ops.batch_norm(x, self.gamma, self.beta, *statistics, self.training, **self.options, bias=bias)
 
     def fold(self, w: Tensor, b: Tensor | None, axis: int) -> tuple[Tensor, Tensor]:
         """Weights and bias of a convolution that does this batch-norm as well, by the running statistics.

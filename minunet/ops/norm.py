@@ -19,6 +19,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     activation: str | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """y = act(gamma (x - mean) / sqrt(var + eps) + beta), each channel by itself (Ioffe & Szegedy 2015, algorithm 1)
 
@@ -27,33 +28,42 @@ def batch_norm(
         are updated in place: r <- (1 - momentum) r + momentum batch, the variance unbiased (n / (n - 1), n = N H W).
         Otherwise the running arrays are used as they are.
     activation : None, or the name of one in `minunet.ops.ACTIVATIONS`; "relu" is fused into the forward kernel
+    bias : (C,) or None; the result is that for x + bias, the bias of the convolution before, without adding it: in
+        training it only moves the running mean, and its gradient is 0
 
     Kept for backward: x, the statistics, and y with relu. A channel of one value has variance 0 in training: y = beta.
     """
     x, gamma, beta = as_tensor(x), as_tensor(gamma), as_tensor(beta)
+    bias = None if bias is None else as_tensor(bias)
     pointwise.known(activation)
-    running_mean, running_var = data(running_mean), data(running_var)
+    running_mean, running_var, shift = data(running_mean), data(running_var), data(bias)
     for name, running in (("mean", running_mean), ("variance", running_var)):
         if running.shape != x.shape[-1:]:
             raise ValueError(f"batch_norm: the running {name} has shape {running.shape}; x has {x.shape[-1]} channels")
+    if bias is not None and bias.shape != x.shape[-1:]:
+        raise ValueError(f"batch_norm: the bias has shape {bias.shape}; x has {x.shape[-1]} channels")
     fused = "relu" if activation == "relu" else None
     if training:
         mean, var = call("channel_moments", x.data)
     else:
         mean, var = running_mean.copy(), running_var.copy()  # a later training step must not change this backward
+        mean = mean if shift is None else mean - shift
     y = call("batch_norm", x.data, mean, var, gamma.data, beta.data, eps=float(eps), activation=fused)
     if training:  # last, so that what the kernel refused leaves no trace
         n = prod(x.shape[:-1])
-        running_mean += momentum * (mean - running_mean)
+        running_mean += momentum * ((mean if shift is None else mean + shift) - running_mean)
         running_var += momentum * (var * (n / max(n - 1, 1)) - running_var)
     xa, ga, ya = x.data, gamma.data, y if fused else None
 
-    def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, Any, Any]:
+    def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, ...]:
         if ya is not None:
             dy = call("relu_grad", dy, ya)
-        return call("batch_norm_grad", dy, xa, mean, var, ga, eps=float(eps), training=bool(training))
+        grads = call("batch_norm_grad", dy, xa, mean, var, ga, eps=float(eps), training=bool(training))
+        if not need[3]:
+            return (*grads, None)
+        return (*grads, (0 if training else ga / (var + eps) ** 0.5) * grads[2])  # of dbeta
 
-    return pointwise.activate(record("batch_norm", y, (x, gamma, beta), backward), None if fused else activation)
+    return pointwise.activate(record("batch_norm", y, (x, gamma, beta, bias), backward), None if fused else activation)
 
 
 def fold_batch_norm(

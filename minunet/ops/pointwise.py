@@ -134,10 +134,11 @@ def add(a: Tensor, b: Tensor, alpha: float = 1.0, beta: float = 1.0) -> Tensor:
     alpha, beta = float(alpha), float(beta)
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, Any]:
-        return tuple(
-            None if not wanted else dy if factor == 1.0 else call("scale", dy, factor=factor)
-            for wanted, factor in zip(need, (alpha, beta))
-        )
+        scaled = {1.0: dy}  # equal factors share one array
+        for wanted, factor in zip(need, (alpha, beta)):
+            if wanted and factor not in scaled:
+                scaled[factor] = call("scale", dy, factor=factor)
+        return tuple(scaled[factor] if wanted else None for wanted, factor in zip(need, (alpha, beta)))
 
     return record("add", call("add", a.data, b.data, alpha=alpha, beta=beta), (a, b), backward)
 
