@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = vars(p.parse_args(argv))
     if options["command"] in ("info", "export"):
-        from minunet.models import commands as work
+        from minunet import model_commands as work
 
         return work.info(options["checkpoint"]) if options["command"] == "info" else work.export(options)
     if options["command"] == "show":
