@@ -161,6 +161,23 @@ def test_cubins_are_kept_under_what_they_are_made_of(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_what_was_not_used_for_long_goes(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINUNET_CACHE", str(tmp_path))
+    disk.folder.cache_clear()
+    try:
+        new, old = (disk.folder() / name for name in ("new.cubin", "old.cubin"))
+        for path in (new, old):
+            path.write_bytes(b"")
+        long_ago = new.stat().st_mtime - (disk.KEEP_DAYS + 1) * 86400
+        os.utime(old, (long_ago, long_ago))
+        disk.folder.cache_clear()
+        assert disk.folder() == tmp_path / "cuda"
+    finally:
+        disk.folder.cache_clear()
+    assert new.exists()
+    assert not old.exists()
+
+
 def test_the_hash_sees_headers_of_headers(tmp_path):
     (tmp_path / "kernel.cu").write_text('#include "one.cuh"\n#include "common.cuh"\n')
     (tmp_path / "one.cuh").write_text('#include "two.cuh"\n')

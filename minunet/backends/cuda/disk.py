@@ -23,9 +23,13 @@ def folder() -> Path:
         tempfile.TemporaryFile(dir=path).close()
     except OSError:
         return Path(tempfile.mkdtemp(prefix="minunet-cuda-"))
-    for entry in path.iterdir():
-        if time.time() - entry.stat().st_mtime > KEEP_DAYS * 86400:
-            entry.unlink(missing_ok=True)
+    oldest = time.time() - KEEP_DAYS * 86400
+    for other in path.iterdir():
+        try:
+            if other.stat().st_mtime < oldest:
+                other.unlink()
+        except FileNotFoundError:  # another process removed it, or has renamed its temporary file
+            continue
     return path
 
 
