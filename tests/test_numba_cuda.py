@@ -102,6 +102,20 @@ def test_header_card(path):
     assert twin is None or (HERE.parent / twin[1]).is_file(), f"{twin[1]} is not there"
 
 
+def test_the_reading_room_shows_the_kernels_as_they_are():
+    """Each line of the code in "One operation, four ways" stands in the file that is named above it, in that order."""
+    room = HERE.parent / "kernels"
+    section = (room / "README.md").read_text().split("## One operation, four ways")[1].split("\n## ")[0]
+    shown = re.findall(r"\*\*, \[[^\]]*\]\(([^)]*)\).*?```\w*\n(.*?)```", section, re.DOTALL)
+    assert len(shown) == 4
+    for path, code in shown:
+        rest = " ".join((room / path).read_text().split())
+        for line in code.strip().splitlines():
+            found = " ".join(line.split())
+            assert found in rest, f"{path} has no line {found!r} here"
+            rest = rest.partition(found)[2]
+
+
 def fresh(monkeypatch):
     """No answer of an earlier question is kept."""
     library.numba_cuda.cache_clear()

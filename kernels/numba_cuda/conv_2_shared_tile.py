@@ -9,7 +9,7 @@ Memory   each number of the input once a block (with halo 10 x 18 / 128 = 1.4 ti
 Limit    shared-memory reads: one of the tile and a broadcast of the weights for each multiply-add
 Step     one load from global memory serves all taps and TILE_CHANNELS channels
 Needs    a halo tile of one channel within HALO_NUMBERS, weights of one channel within WEIGHT_NUMBERS
-Twin     none of this name yet: kernels/cuda/conv goes its own way from 1_naive.cu
+Twin     kernels/cuda/conv/3_shared_tile.cu, whose block has TILE x TILE pixels of 32 channels, a thread one output
 """
 
 from __future__ import annotations

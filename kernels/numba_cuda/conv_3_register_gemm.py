@@ -10,7 +10,7 @@ Memory   a stage: GEMM_K (GEMM_M + GEMM_N) numbers from L2 for GEMM_K GEMM_M GEM
 Limit    issue rate: 8 shared loads for 16 multiply-adds, 64-bit index arithmetic besides
 Step     each number from shared memory serves PER_THREAD multiply-adds instead of one
 Needs    nothing; worth it from 16 channels of the result on
-Twin     none of this name yet: kernels/cuda/conv goes its own way from 1_naive.cu
+Twin     kernels/cuda/conv/4_register_tile.cu, which packs w first and moves 16 bytes a load
 """
 
 from __future__ import annotations
