@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from bench.gpu_device import Clock, Device
 from minunet.backends.cuda import nvrtc
 from minunet.backends.cuda.choose import LADDER, Step
+from minunet.backends.cuda.resources import occupancy
 from minunet.backends.cuda.sources import Program
 from minunet.errors import UserError
 
-REGISTERS = 65536  # of a multiprocessor, given to warps in units of 256
-ALIGN = 256
-
-
-@dataclass(frozen=True)
-class Limits:
-    """A multiprocessor: threads and blocks at once, bytes of shared memory, of which each block takes 1 KB more than it
-    asks for from sm_80 on (CUDA programming guide, compute capabilities)."""
-
-    threads: int
-    blocks: int
-    shared: int
-    reserved: int = 1024
-
-
-LIMITS = {
-    "sm_75": Limits(1024, 16, 64 << 10, 0),
-    "sm_80": Limits(2048, 32, 164 << 10),
-    "sm_86": Limits(1536, 16, 100 << 10),
-    "sm_89": Limits(1536, 24, 100 << 10),
-    "sm_90a": Limits(2048, 32, 228 << 10),
-    "sm_100": Limits(2048, 32, 228 << 10),
-}
-
-
-def occupancy(threads: int, registers: int, shared: int, limits: Limits) -> float:
-    """Share of a multiprocessor's threads that are there at once, for blocks of `threads` threads."""
-    warps = -(-threads // 32)
-    by_registers = REGISTERS // (warps * (-(-registers * 32 // ALIGN) * ALIGN))
-    by_shared = limits.shared // max(1, shared + limits.reserved)
-    blocks = min(by_registers, by_shared, limits.threads // threads, limits.blocks)
-    return blocks * threads / limits.threads
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100")
 
 
 def measure(device: Device, clock: Clock) -> dict[str, Any]:
@@ -52,15 +21,19 @@ def measure(device: Device, clock: Clock) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for step in LADDER.values():
         for tile in tiles(step)[:1] if device.dry else tiles(step):
-            for architecture, limits in LIMITS.items():
-                if int(architecture[3:].rstrip("a")) < step.least or (device.dry and architecture != "sm_90a"):
+            for architecture in ARCHITECTURES:
+                if capability(architecture) < step.least or (device.dry and architecture != "sm_90a"):
                     continue
                 if clock.over():
                     return found | {"left out": "out of time"}
-                for kernel, entry in report(step, tile, architecture, limits).items():
+                for kernel, entry in report(step, tile, architecture).items():
                     kernels = found.setdefault(step.name, {}).setdefault(label(tile), {})
                     kernels.setdefault(kernel, {})[architecture] = entry
     return found
+
+
+def capability(architecture: str) -> int:
+    return int(architecture[3:].rstrip("a"))
 
 
 def tiles(step: Step) -> list[tuple[tuple[str, int], ...]]:
@@ -73,7 +46,7 @@ def label(tile: tuple[tuple[str, int], ...]) -> str:
     return " x ".join(str(v) for _, v in tile) or "one element a thread"
 
 
-def report(step: Step, tile: tuple[tuple[str, int], ...], architecture: str, limits: Limits) -> dict[str, Any]:
+def report(step: Step, tile: tuple[tuple[str, int], ...], architecture: str) -> dict[str, Any]:
     try:
         log = nvrtc.cubin(Program(step.file, "float", tile), architecture).with_suffix(".log").read_text()
     except UserError as error:
@@ -82,7 +55,7 @@ def report(step: Step, tile: tuple[tuple[str, int], ...], architecture: str, lim
     found = {}
     for kernel, used in nvrtc.resources(log).items():
         shared = used.shared + step.shared(kernel, tuple(v for _, v in tile))
-        share = occupancy(threads, used.registers, shared, limits)
+        share = occupancy(used.registers, shared, threads, capability(architecture))
         found[kernel] = {
             "registers": used.registers,
             "spills": used.spills,

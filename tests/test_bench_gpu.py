@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench_main
-from bench import gpu, gpu_checks, gpu_device, gpu_layers, gpu_resources, gpu_table
+from bench import gpu, gpu_checks, gpu_device, gpu_layers, gpu_table
 from bench.gpu_device import Clock, Device
 from minunet.backends import cuda, cuda_host
+from minunet.backends.cuda.choose import LADDER
 from minunet.errors import UserError
 
 pytestmark = pytest.mark.skipif(not cuda_host.available(), reason=f"cuda_host: {cuda_host.reason()}")
@@ -132,9 +133,12 @@ def test_the_table_shows_measured_numbers():
     assert "down0.2    not measured: out of time" in text
 
 
-def test_occupancy():
-    limits = gpu_resources.LIMITS["sm_80"]
-    assert gpu_resources.occupancy(256, 32, 0, limits) == 1
-    assert gpu_resources.occupancy(256, 128, 0, limits) == 0.25  # 65536 registers: two blocks of 256 x 128
-    assert gpu_resources.occupancy(256, 32, 80 << 10, limits) == 0.25  # shared memory: two blocks of 81 KB
-    assert gpu_resources.occupancy(1024, 32, 0, gpu_resources.LIMITS["sm_86"]) == 2 / 3
+def test_resources_are_reported_for_each_step(dry):
+    found = json.loads((dry[0] / "results.json").read_text())["sections"]["resources"]["result"]
+    if "skipped" in found:
+        pytest.skip(found["skipped"])
+    assert list(found) == list(LADDER)
+    entry = found["7_tensor_tf32"]["64 x 64"]["conv2d"]["sm_90a"]
+    assert entry["shared"] == 3 * 128 * 80  # of dynamic shared memory
+    assert entry["spills"] == 0
+    assert 0 < entry["occupancy"] <= 1

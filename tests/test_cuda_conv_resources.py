@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bench.gpu_resources import LIMITS, occupancy
 from minunet.backends.cuda import nvrtc
 from minunet.backends.cuda.choose import LADDER
+from minunet.backends.cuda.resources import MULTIPROCESSORS, occupancy
 from minunet.backends.cuda.sources import Program
 
 pytestmark = pytest.mark.skipif(not nvrtc.available(), reason=f"NVRTC: {nvrtc.library()[1]}")
@@ -46,12 +46,12 @@ def test_no_spills_and_two_blocks(reports, step):
     found = {job: kernels for job, kernels in reports.items() if job[0] == step}
     assert found
     for (_, tile, kind, architecture), kernels in found.items():
-        limits = LIMITS[architecture]
+        capability = int(architecture[3:].rstrip("a"))
         for kernel, used in kernels.items():
             where = f"{kernel} of {step}, tile {tile}, kind {kind}, {architecture}"
             assert used.spills == used.stack == 0, f"{where}: {used}"
             shared = used.shared + LADDER[step].shared(kernel, tile)
-            share = occupancy(256, used.registers, shared, limits)
+            share = occupancy(used.registers, shared, 256, capability)
             if int(step[0]) >= 5:
-                assert share * limits.threads >= 2 * 256, f"{where}: {used}, {shared} bytes shared"
+                assert share * MULTIPROCESSORS[capability].threads >= 2 * 256, f"{where}: {used}, {shared} bytes shared"
             assert share > 0, f"{where}: {shared} bytes of shared memory are more than there are"
