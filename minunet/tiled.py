@@ -137,7 +137,7 @@ def layout(
         if min(h, w) < 1:
             raise UserError(f"tile: {tile} must be at least 1 pixel; leave it out to have the size chosen")
         sides = model.input_size(*(max(int(t) + 2 * context, least) for t in (h, w)))
-    sides = tuple(min(pair) for pair in zip(sides, whole))
+    sides = tuple(_ending(model, *pair, stride, least) if same else min(pair) for pair in zip(sides, whole))
     outs = model.output_size(*sides)
     rows, columns = (Axis(*numbers, stride, context) for numbers in zip(size, whole, sides, outs))
     targets = [(i, j, h, w) for i, h in rows.targets(slack) for j, w in columns.targets(slack)]
@@ -226,6 +226,16 @@ def _stride(model: Network) -> int:
     first = model.input_size(1, 1)[0]
     step = next(s for s in range(1, 1 + STRIDE * STRIDE) if model.trace(first + s) is not None)
     return step if step > 1 else STRIDE
+
+
+def _ending(model: Network, side: int, whole: int, stride: int, least: int) -> int:
+    """`side`, or where a network takes every size the next smaller (or larger) one with which the last window ends
+    where the only one would: SegNet, whole = 330, side = 262: 234.
+    """
+    if side >= whole or (whole - side) % stride == 0:
+        return min(side, whole)
+    smaller = whole - math.ceil((whole - side) / stride) * stride
+    return next(s for s in range(smaller, whole + 1, stride) if s >= least and model.trace(s) is not None)
 
 
 def _affordable(model: Network, whole: Size, least: int, memory: int) -> Size:

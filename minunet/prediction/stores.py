@@ -46,8 +46,8 @@ class RowStore:
         nbytes = math.prod(self.shape) * self.dtype.itemsize
         free = shutil.disk_usage(self.path.parent).free
         if nbytes > free:
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {nbytes >> 20} MiB needed, {free >> 20} free",
-                          str(self.path))  # fmt: skip
+            reason = f"{os.strerror(errno.ENOSPC)}: {nbytes >> 10} KiB are needed, {free >> 10} are free; make room"
+            raise OSError(errno.ENOSPC, reason)
         if self.kind == "npy":
             with self.partial.open("wb") as file:
                 header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
@@ -216,6 +216,8 @@ def open_store(stem: Path, kind: str, shape: tuple[int, ...], dtype: Any, single
     try:
         return (ZarrStore if kind == "zarr" else RowStore)(path, kind, shape, dtype, single, resume)
     except OSError as error:
+        if not resume and kind != "zarr":
+            unfinished(path, kind).unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 

@@ -77,18 +77,19 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
         "--overlay": job.overlay, "--palette": job.colours,
     }  # fmt: skip
     progress = Progress(paths["progress"], about, job.resume)
-    places = {k: finished(paths[k], kind) for k in results.kinds}
-    if progress.done <= total and not all(unfinished(path, kind).exists() for path in places.values()):
+    formats = {k: _holding(kind, dtype) for k, (dtype, _) in results.kinds.items()}
+    places = {k: finished(paths[k], formats[k]) for k in formats}
+    if progress.done <= total and not all(unfinished(places[k], formats[k]).exists() for k in formats):
         progress.done = 0  # somebody has tidied up
     stores: dict[str, Store] = {}
     with ExitStack() as stack:
-        for k, (dtype, channels) in results.kinds.items():
-            if progress.done > total and not unfinished(places[k], kind).exists():
-                continue  # it has its name already
-            shape = (S, H, W, channels) if channels else (S, H, W)
-            stores[k] = open_store(paths[k], kind, shape, dtype, S == 1, progress.done > 0)
-            stack.callback(stores[k].close)
         try:
+            for k, (dtype, channels) in results.kinds.items():
+                if progress.done > total and not unfinished(places[k], formats[k]).exists():
+                    continue  # it has its name already
+                shape = (S, H, W, channels) if channels else (S, H, W)
+                stores[k] = open_store(paths[k], formats[k], shape, dtype, S == 1, progress.done > 0)
+                stack.callback(stores[k].close)
             if total > 1:
                 progress.begin()
             bar.total = S * len(plan.targets) * job.average
@@ -164,6 +165,11 @@ def plan_within(job: Job, source: SectionFile, results: Results, kind: str) -> t
             f"{estimate / 2**30:.2f} GiB with the program; give {remedy}"
         )
     return plan, estimate
+
+
+def _holding(kind: str, dtype: Any) -> str:
+    """The format, or TIFF where a PNG does not hold such numbers."""
+    return "tiff" if kind == "png" and np.dtype(dtype) not in (np.uint8, np.uint16) else kind
 
 
 def _tile(model: Any, source: SectionFile, plan: tiled.Layout, target: tiled.Box, bar: Any) -> np.ndarray:

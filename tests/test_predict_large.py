@@ -1,0 +1,391 @@
+"""Images that are not taken into memory: mapped and unpacked files, Zarr, resuming after kills, full disks, pipes."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tifffile
+
+import minunet as mu
+from minunet import checkpoint, cli, footprint, models
+from minunet.data import mapped, normalise, read_image, reading, write_png, write_tiff
+from minunet.errors import UserError
+from minunet.predict import RECORD, main, predict
+from minunet.prediction import progress, stores
+from minunet.prediction.stores import open_store
+
+
+@pytest.fixture(autouse=True)
+def reference():
+    with mu.use_backend("reference"):
+        yield
+
+
+@pytest.fixture
+def model():
+    return models.build("unet", width=2, depth=1, seed=3)
+
+
+@pytest.fixture
+def run(tmp_path, capfd, model):
+    """Run the command on files in tmp_path: (exit code, stdout, stderr)."""
+    checkpoint.save(tmp_path / "net.safetensors", model)
+
+    def command(*argv, out="out"):
+        options = ["--out", str(out if out == "-" else tmp_path / out), "--backend", "reference"]
+        code = cli.run(main, [str(tmp_path / "net.safetensors"), *map(str, argv), *options])
+        return code, *capfd.readouterr()
+
+    return command
+
+
+def noise(*shape: int, dtype=np.uint8, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder but the record of the run, which tells its time of change."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != RECORD
+    }
+
+
+def zarr(folder: Path) -> np.ndarray:
+    """A Zarr array, version 2, read by its specification."""
+    about = json.loads((folder / ".zarray").read_text())
+    assert about["zarr_format"] == 2 and about["order"] == "C" and about["compressor"]["id"] == "zlib"
+    out = np.full(about["shape"], about["fill_value"], about["dtype"])
+    for path in folder.iterdir():
+        if path.name == ".zarray":
+            continue
+        chunk = np.frombuffer(zlib.decompress(path.read_bytes()), about["dtype"]).reshape(about["chunks"])
+        at = [int(n) * c for n, c in zip(path.name.split("."), about["chunks"])]
+        place = out[tuple(slice(i, i + c) for i, c in zip(at, about["chunks"]))]
+        place[...] = chunk[tuple(slice(0, n) for n in place.shape)]
+    return out
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "is_map"),
+    [
+        ("a.tif", {}, True),
+        ("a.tif", {"bigtiff": True}, True),
+        ("a.tif", {"byteorder": ">"}, True),
+        ("a.tif", {"compression": "zlib", "rowsperstrip": 7}, True),
+        ("a.tif", {"tile": (32, 16), "compression": "zlib", "predictor": True}, True),
+        ("a.tif", {"tile": (16, 32)}, True),
+        ("a.npy", {}, True),
+        ("a.png", {}, False),
+    ],
+)
+@pytest.mark.parametrize("shape", [(61, 83), (3, 40, 37)])
+def test_mapped_files_are_what_reading_gives(tmp_path, monkeypatch, name, how, is_map, shape):
+    monkeypatch.setattr(mapped, "UNPACK", 0)
+    path, pixels = tmp_path / name, noise(*shape, dtype=np.uint16)
+    if name.endswith(".tif"):
+        tifffile.imwrite(path, pixels, photometric="minisblack", metadata=None, **how)
+    elif name.endswith(".npy"):
+        np.save(path, pixels)
+    elif len(shape) == 2:
+        write_png(path, pixels)
+    else:
+        pytest.skip("a PNG is no stack")
+    opened = mapped.open_image(path, tmp_path)
+    assert opened.shape == shape and mapped.is_mapped(opened) == is_map and np.array_equal(opened, pixels)
+    mapped.forget(opened)
+    assert np.array_equal(opened, pixels)
+    del opened
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_damaged_files_are_one_line(tmp_path):
+    write_tiff(tmp_path / "a.tif", noise(50, 60))
+    data = (tmp_path / "a.tif").read_bytes()
+    for n in (0, 5, 100, len(data) - 1):
+        (tmp_path / "cut.tif").write_bytes(data[:n])
+        with pytest.raises(UserError, match=r"cut\.tif") as caught:
+            mapped.open_image(tmp_path / "cut.tif")
+        assert "\n" not in str(caught.value)
+    np.save(tmp_path / "words.npy", np.array(["a"]))
+    with pytest.raises(UserError, match="not numbers"):
+        mapped.open_image(tmp_path / "words.npy")
+
+
+@pytest.mark.parametrize("chunk", [1 << 22, 100])
+def test_windows_are_normalised_as_the_whole(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(reading, "CHUNK", chunk)
+    pixels = noise(3, 31, 45, dtype=np.uint16) // 3 + 7
+    pixels[1] = 9
+    write_tiff(tmp_path / "a.tif", pixels)
+    source = reading.SectionFile(str(tmp_path / "a.tif"), 1, {})
+    for s in (2, 0, 1):
+        source.choose(s)
+        whole = np.pad(normalise(pixels[s]), 5, mode="reflect")
+        assert np.abs(source.read(-5, 3, 20, 40)[..., 0] - whole[:20, 8:48]).max() <= 1e-6
+        assert np.array_equal(source.raw(2, 3, 4, 5)[..., 0], pixels[s, 2:6, 3:8])
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tiff", "npy", "zarr", "png"])
+@pytest.mark.parametrize("shape", [(1, 600, 530), (3, 40, 37), (2, 33, 20, 3)])
+def test_stores_hold_what_was_written(tmp_path, kind, shape):
+    if kind == "png" and shape[0] > 1:
+        pytest.skip("a PNG is no stack")
+    pixels = noise(*shape, dtype=np.uint8)
+    store = open_store(tmp_path / "a b.é", kind, shape, np.uint8, shape[0] == 1)
+    for s in range(shape[0]):
+        for i, j, h, w in [(0, 0, 13, shape[2]), (13, 0, shape[1] - 13, 11), (13, 11, shape[1] - 13, shape[2] - 11)]:
+            store.write(s, i, j, pixels[s, i : i + h, j : j + w])
+    assert np.array_equal(store.rows(0, 5, 30), pixels[0, 5:30])
+    store.sync()
+    store.close()
+    store = open_store(tmp_path / "a b.é", kind, shape, np.uint8, shape[0] == 1, resume=True)
+    store.finish()
+    (path,) = tmp_path.iterdir()
+    assert path.name == "a b.é" + stores.ENDINGS[kind]
+    expected = pixels[0] if shape[0] == 1 else pixels
+    if kind == "zarr":
+        assert np.array_equal(zarr(path), expected)
+    elif kind == "npy":
+        assert np.array_equal(np.load(path), expected)
+    else:
+        assert np.array_equal(tifffile.imread(path) if kind == "tiff" else read_image(path), expected)
+
+
+@pytest.mark.parametrize("how", ["tiff", "npy", "zarr"])
+def test_formats_hold_the_same(tmp_path, run, how):
+    image = noise(70, 90)
+    write_png(tmp_path / "ä b.png", image)
+    code, _, err = run(tmp_path / "ä b.png", "--tile", 30, "--out-format", how, "--average", 3)
+    assert (code, err) == (0, "")
+    assert run(tmp_path / "ä b.png", "--average", 3, out="other")[0] == 0
+    for kind in ("mask", "probability"):
+        path = tmp_path / "out" / f"ä b_{kind}{stores.ENDINGS[how]}"
+        got = {"tiff": read_image, "npy": np.load, "zarr": zarr}[how](path)
+        whole = read_image(tmp_path / "other" / f"ä b_{kind}.png")
+        assert got.shape == whole.shape and got.dtype == whole.dtype
+        assert np.abs(got.astype(int) - whole).max() <= (1 if kind == "probability" else 0)
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+# Resuming ------------------------------------------------------------------------------------------------------------
+
+CHILD = """
+import sys, time
+from minunet import cli, tiled
+from minunet.prediction import progress
+from minunet.predict import main
+progress.EVERY = 0.0
+one = tiled.predict_target
+def slow(*args):
+    time.sleep(0.004)
+    return one(*args)
+tiled.predict_target = slow
+sys.exit(cli.run(main, sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+@pytest.mark.parametrize("how", ["tiff", "zarr"])
+def test_killed_and_resumed_ends_with_the_same_bytes(tmp_path, run, how):
+    write_tiff(tmp_path / "a.tif", noise(2, 120, 100))
+    options = ["--tile", "12", "--out-format", how, "--overlay", "edges"]
+    assert run(tmp_path / "a.tif", *options, out="undisturbed")[0] == 0
+    argv = [str(tmp_path / "net.safetensors"), str(tmp_path / "a.tif"), *options, "--backend", "reference"]
+    argv += ["--out", str(tmp_path / "out"), "--resume"]
+    kills, rng, seen = 0, np.random.default_rng(1), []
+    record = tmp_path / "out" / "a_progress.json"
+    while True:
+        child = subprocess.Popen([sys.executable, "-c", CHILD, *argv], stdout=subprocess.DEVNULL)
+        start = time.monotonic()
+        while not record.exists() and child.poll() is None and time.monotonic() - start < 60:
+            time.sleep(0.01)
+        wait = float(rng.uniform(0.0, 0.5))
+        before = json.loads(record.read_text())["done"] if record.exists() else 0
+        try:
+            code = child.wait(None if kills >= 2 else wait + (0.35 if before else 0.0))
+            break
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            kills += 1
+            seen.append(json.loads(record.read_text())["done"] if record.exists() else -1)
+    assert code == 0 and kills == 2 and seen == sorted(seen) and seen[-1] > 0
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "undisturbed")
+
+
+def test_a_full_disk_keeps_what_is_there(tmp_path, run, monkeypatch):
+    write_tiff(tmp_path / "a.tif", noise(3, 60, 50))
+    assert run(tmp_path / "a.tif", "--tile", 20, out="undisturbed")[0] == 0
+    write, calls = stores.RowStore.write, []
+
+    def full(self, *args):
+        calls.append(args)
+        if len(calls) > 9:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, *args)
+
+    monkeypatch.setattr(stores.RowStore, "write", full)
+    code, _, err = run(tmp_path / "a.tif", "--tile", 20)
+    assert code == 1 and len(err.splitlines()) == 1 and "No space left" in err and "4 of 27 tiles are kept" in err
+    monkeypatch.setattr(stores.RowStore, "write", write)
+    assert (tmp_path / "out" / "a_mask.partial.tif").exists()
+    code, _, err = run(tmp_path / "a.tif", "--tile", 16, "--resume")
+    assert code == 2 and "another window" in err and "--resume" in err
+    monkeypatch.setattr(stores.RowStore, "write", lambda self, *args: (calls.append(args), write(self, *args)))
+    calls.clear()
+    assert run(tmp_path / "a.tif", "--tile", 20, "--resume")[0] == 0
+    assert len(calls) == 2 * (27 - 4)
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "undisturbed")
+
+
+def test_no_room_is_known_before_the_work(tmp_path, run, monkeypatch):
+    write_tiff(tmp_path / "a.tif", noise(60, 50))
+    monkeypatch.setattr(stores.shutil, "disk_usage", lambda path: SimpleNamespace(free=4000))
+    code, _, err = run(tmp_path / "a.tif")
+    assert code == 1 and len(err.splitlines()) == 1 and "No space left" in err
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {RECORD}
+
+
+def test_without_resume_it_begins_anew(tmp_path, run, monkeypatch):
+    write_tiff(tmp_path / "a.tif", noise(60, 50))
+    assert run(tmp_path / "a.tif", "--tile", 20, out="undisturbed")[0] == 0
+
+    def broken(self, stores):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Progress, "advance", broken)
+        assert run(tmp_path / "a.tif", "--tile", 20)[0] == 1
+    assert run(tmp_path / "a.tif", "--tile", 20)[0] == 0
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "undisturbed")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that nobody may write to")
+def test_read_only_folder(tmp_path, run):
+    write_tiff(tmp_path / "a.tif", noise(60, 50))
+    for out in ("/proc/self/out", "/proc/self"):
+        code, _, err = run(tmp_path / "a.tif", out=out)
+        lines = err.splitlines()
+        assert code == 1 and lines and all(line.startswith("error: /proc") or "a.tif" in line for line in lines)
+
+
+# Memory --------------------------------------------------------------------------------------------------------------
+
+MEASURED = """
+import sys
+from minunet import cli, footprint
+from minunet.predict import main
+code = cli.run(main, sys.argv[1:])
+print("most", footprint.highest())
+sys.exit(code)
+"""
+
+
+def measured(folder: Path, *argv: str) -> tuple[int, str]:
+    """Bytes that a process of its own occupied at most while it ran the command, and what it printed."""
+    argv = ["net.safetensors", *argv, "--out", "out"]
+    done = subprocess.run([sys.executable, "-c", MEASURED, *argv], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return int(done.stdout.split()[-1]), done.stdout
+
+
+@pytest.mark.skipif(footprint.highest() is None, reason="this system does not say what a process occupied")
+def test_memory_is_what_was_estimated(tmp_path):
+    write_tiff(tmp_path / "large.tif", noise(1000, 1100))
+    checkpoint.save(tmp_path / "net.safetensors", models.build("unet", width=16))
+    measured(tmp_path, "large.tif", "--tile", "200")  # compiles what is not compiled yet
+    for arguments, options in [
+        ({}, ["--tile", "200"]),
+        ({}, ["--tile", "900"]),
+        ({"padding": "same"}, ["--memory", "0.45", "--average", "2"]),
+    ]:
+        checkpoint.save(tmp_path / "net.safetensors", models.build("unet", width=16, **arguments))
+        most, printed = measured(tmp_path, "large.tif", *options)
+        (entry,) = json.loads((tmp_path / "out" / RECORD).read_text())["files"]
+        assert abs(entry["memory"] - most) <= 0.15 * most
+        assert f"memory: about {entry['memory'] / 2**30:.2f} GiB" in printed
+        if "--memory" in options:
+            assert 0.3 * 2**30 < most <= 1.15 * 0.45 * 2**30 and entry["memory"] <= 0.45 * 2**30
+
+
+def test_too_little_memory(tmp_path, run):
+    write_tiff(tmp_path / "a.tif", noise(60, 50))
+    for options in ([], ["--tile", "30"]):
+        code, _, err = run(tmp_path / "a.tif", "--memory", "0.01", *options)
+        assert code == 1 and len(err.splitlines()) == 1 and "--memory 0.01" in err and "GiB" in err
+
+
+def test_activations_are_counted(model):
+    """U-Net of width 2 and depth 1, at most: the image, the first layer's and the second's output."""
+    assert footprint.activations(model, (20, 20)) == 4 * (20 * 20 + 2 * 18 * 18 + 2 * 16 * 16)
+    assert footprint.activations(model.astype(np.float64), (20, 20)) == 8 * (20 * 20 + 2 * 18 * 18 + 2 * 16 * 16)
+    with mu.use_backend("cpu"):
+        assert footprint.activations(model, (400, 400)) >= 8 * 3 * 400 * 400
+
+
+# Pipes and folders ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "npy"])
+@pytest.mark.parametrize("out_format", [None, "npy"])
+def test_pipes(tmp_path, model, run, kind, out_format):
+    image = noise(33, 46)
+    data = io.BytesIO()
+    if kind == "npy":
+        np.save(data, image)
+    else:
+        path = tmp_path / f"a.{kind}"
+        (write_png if kind == "png" else write_tiff)(path, image)
+        data.write(path.read_bytes())
+    argv = [str(tmp_path / "net.safetensors"), "-", "--out", "-", "--backend", "reference", "--result", "probability"]
+    argv += ["--out-format", out_format] if out_format else []
+    done = subprocess.run([sys.executable, "-m", "minunet.predict", *argv], input=data.getvalue(), capture_output=True)
+    assert done.returncode == 0 and b"memory: about" in done.stderr
+    p = (np.load if out_format else tifffile.imread)(io.BytesIO(done.stdout))
+    expected = predict(model, normalise(image))[..., 1]
+    assert p.shape == expected.shape and p.dtype == np.uint16 and np.abs(p / 65535 - expected).max() <= 1e-4
+
+
+def test_pipes_that_cannot_be(tmp_path, run):
+    write_png(tmp_path / "a.png", noise(9, 9))
+    for argv, word in [
+        ([tmp_path / "a.png", tmp_path / "a.png"], "takes one image"),
+        ([tmp_path / "a.png", "--resume"], "without --resume"),
+        ([tmp_path / "a.png", "--out-format", "zarr"], "without --out-format zarr"),
+        ([tmp_path / "a.png", "--result", "dreams"], "mask, probability"),
+    ]:
+        code, out, err = run(*argv, out="-")
+        assert code == 2 and out == "" and word in err.splitlines()[-1]
+
+
+def test_folders_are_their_images(tmp_path, run):
+    (tmp_path / "my images").mkdir()
+    for name in ("2.png", "10.png"):
+        write_png(tmp_path / "my images" / name, noise(12, 10))
+    (tmp_path / "my images" / "notes.txt").write_text("no image")
+    code, out, err = run(tmp_path / "my images")
+    assert (code, err) == (0, "")
+    assert [line.split(":")[0][-6:] for line in out.splitlines() if "->" in line] == ["/2.png", "10.png"]
+    (tmp_path / "empty").mkdir()
+    code, _, err = run(tmp_path / "empty")
+    assert code == 1 and "holds no images" in err
