@@ -166,6 +166,8 @@ def test_no_device(monkeypatch, forget):
     assert "no NVIDIA GPU" in numba_cuda.reason() and not numba_cuda.available()
     with pytest.raises(UserError, match="no NVIDIA GPU"), mu.use_backend("numba_cuda"):
         backends.get().empty((2, 2), np.float32)
+    with pytest.raises(UserError, match="no NVIDIA GPU"), mu.use_backend("numba_cuda"):
+        mu.ops.relu(mu.Tensor(np.ones((2, 2))))
 
 
 def test_the_simulator_is_never_used_silently():

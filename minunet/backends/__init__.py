@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from minunet.contract import ROWS, Row, Spec
+from minunet.errors import UserError
 
 # Public names in the order in which they are listed. Those whose module is missing are not part of this installation.
 NAMES = ("cpu", "reference", "cuda", "cuda_host", "numba_cuda")
@@ -196,7 +197,8 @@ def call(name: str, *inputs: Any, out: tuple[Any, ...] | None = None, **options:
     inputs : arrays in the row's order, None for a missing optional one
     out    : arrays to write instead of new ones (optimisers pass their own state)
     Returns the output, or the tuple of outputs where the row has several.
-    Raises ValueError / TypeError where the arrays break the contract, NotImplementedError where the backend lacks it.
+    Raises ValueError / TypeError where the arrays break the contract, NotImplementedError where the backend lacks it,
+    UserError where it cannot run here.
     """
     row = ROWS[name]
     backend = get()
@@ -236,6 +238,9 @@ def _check(row: Row, inputs: tuple[Any, ...], backend: ModuleType) -> list[Spec 
             specs.append(None)
             continue
         if not isinstance(array, backend.Array):
+            why = getattr(backend, "reason", str)()  # a backend without a device has no arrays at all
+            if why:
+                raise UserError(f"backend {backend.name!r}: {why}")
             kind = type(array)
             raise TypeError(
                 f"{row.name}: {name} is a {kind.__module__}.{kind.__name__}, and backend {backend.name!r} works on"
