@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,6 +19,7 @@ from minunet.data.folder import load_folder
 from minunet.data.images import write_png, write_tiff
 from minunet.data.mixed import Mixed, gather
 from minunet.data.pairing import is_mask_name, pair
+from minunet.data.sections import as_sections
 from minunet.data.separate import separate
 from minunet.errors import UserError
 
@@ -237,6 +239,25 @@ def test_colour_grey_in_colour_and_both(two):
     write_png(two[0] / "c1.png", grey(1))
     with pytest.raises(UserError, match=r"c1\.png: is grey, and c0\.png in colour"):
         load_folder(*two)
+
+
+def test_stacks_in_colour_and_two_channels(tmp_path):
+    stack, truth = grey(0, 4, 9, 8, 3), np.array([[0, 0, 0], [255, 0, 9]], np.uint8)[cells(0, 4, 9, 8)]
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="rgb")
+    tifffile.imwrite(tmp_path / "a_mask.tif", truth, photometric="rgb")
+    data = load_folder(tmp_path / "a.tif", tmp_path / "a_mask.tif")
+    assert np.array_equal(data.images, stack) and np.array_equal(data.labels, cells(0, 4, 9, 8))
+    assert np.array_equal(m.undo(data.labels, data.table), truth)
+    assert (
+        as_sections("a", stack, 3).shape == stack.shape and as_sections("a", stack[..., :1].repeat(3, 3), 1).ndim == 4
+    )
+    np.save(tmp_path / "b.npy", grey(1, 9, 8, 2))
+    np.save(tmp_path / "b_mask.npy", cells(1, 9, 8))
+    np.save(tmp_path / "c.npy", grey(2, 9, 8, 2))
+    np.save(tmp_path / "c_mask.npy", cells(2, 9, 8))
+    for name in ("a.tif", "a_mask.tif"):
+        (tmp_path / name).unlink()
+    assert load_folder(tmp_path, tmp_path).channels == 2
 
 
 def test_validation_from_folders_and_by_share(two, tmp_path):

@@ -68,6 +68,15 @@ def test_big_endian_tiff_and_colour_planes(tmp_path):
     assert same(read_image(tmp_path / "rgb.tif"), colour)
 
 
+def test_stack_in_colour_and_ome(tmp_path):
+    stack = pixels(4, 6, 5, 3)
+    tifffile.imwrite(tmp_path / "c.tif", stack, photometric="rgb")
+    assert same(read_image(tmp_path / "c.tif"), stack)
+    planes = pixels(2, 3, 6, 5, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.ome.tif", planes, metadata={"axes": "TZYX"})
+    assert same(read_image(tmp_path / "a.ome.tif"), planes.reshape(6, 6, 5))
+
+
 def test_npy_jpeg_palette_and_one_bit(tmp_path):
     stack = pixels(2, 3, 4, dtype=np.float64)
     np.save(tmp_path / "a.npy", np.asfortranarray(stack).astype(">f8"))
@@ -116,7 +125,7 @@ def test_files_that_cannot_be_read(tmp_path):
     expect_line(tmp_path / "none.npy")
     np.save(tmp_path / "line.npy", np.zeros(4))
     expect_line(tmp_path / "line.npy", "1 axes")
-    np.save(tmp_path / "four.npy", np.zeros((1, 2, 3, 4)))
+    np.save(tmp_path / "four.npy", np.zeros((1, 2, 3, 5)))
     expect_line(tmp_path / "four.npy", "4 axes")
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as tif:
         tif.write(pixels(4, 5), photometric="minisblack")

@@ -13,7 +13,7 @@ import numpy as np
 from minunet.data import masks as mask_values
 from minunet.data.download import pixels_sha256
 from minunet.data.images import list_images, read_image
-from minunet.data.masks import MAX_CLASSES, Survey, is_colour, written
+from minunet.data.masks import MAX_CLASSES, Survey, is_colour, is_stack, written
 from minunet.data.pairing import IMAGE_WORDS, MASK_WORDS, Pairing, is_mask_name, pair
 from minunet.errors import UserError
 
@@ -101,8 +101,8 @@ def _entries(root: Path) -> list[Entry]:
 
 
 def _sections(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    """The sections of a stack (S, H, W), or the one grey or colour image."""
-    if pixels.ndim == 3 and not is_colour(pixels.shape):
+    """The sections of a stack, or the one grey or colour image."""
+    if is_stack(pixels.shape):
         yield from pixels
     else:
         yield pixels
@@ -120,7 +120,7 @@ def _look_at_image(entry: Entry) -> Iterator[Finding]:
     entry.dtype = str(pixels.dtype)
     entry.facts = f"{size}  {pixels.dtype}  {pixels.min():g}..{pixels.max():g}  mean {pixels.mean(dtype=float):.4g}"
     colour = is_colour(pixels.shape)
-    entry.grey = not colour or bool((pixels[..., 1:3] == pixels[..., :1]).all())
+    entry.grey = not colour or bool((pixels[..., 1:3] == pixels[..., :1]).all())  # without opacity
     blank = []
     for s, section in enumerate(_sections(pixels)):
         if section.min() == section.max():
@@ -128,7 +128,7 @@ def _look_at_image(entry: Entry) -> Iterator[Finding]:
         else:
             entry.sections[s] = pixels_sha256(section)
     if blank:
-        which = "every pixel" if pixels.ndim == 2 or colour else f"section {_some(blank)}"
+        which = f"section {_some(blank)}" if is_stack(pixels.shape) else "every pixel"
         yield Finding(True, f"{path}: {which} has one and the same value; leave it out, or export it again")
     elif ((pixels == pixels.min()) | (pixels == pixels.max())).all():
         yield Finding(False, f"{path}: has two grey values only; if it is a mask, put it into the folder masks")
@@ -164,8 +164,7 @@ def _copies(entries: list[Entry]) -> Iterator[Finding]:
     places: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
         for s, digest in entry.sections.items():
-            stack = len(entry.shape) == 3 and not is_colour(entry.shape)
-            places[digest].append(f"{entry.path} section {s}" if stack else str(entry.path))
+            places[digest].append(f"{entry.path} section {s}" if is_stack(entry.shape) else str(entry.path))
     for same in places.values():
         for copy in same[1:]:
             yield Finding(
@@ -189,7 +188,7 @@ def _alike(images: list[Entry]) -> Iterator[Finding]:
     sizes: dict[tuple[int, ...], Entry] = {}
     for e in read:
         types.setdefault(e.dtype, e)
-        sizes.setdefault(e.shape[:2] if is_colour(e.shape) else e.shape[-2:], e)
+        sizes.setdefault((e.shape[:-1] if is_colour(e.shape) else e.shape)[-2:], e)
     if len(types) > 1:
         first, second = list(types.values())[:2]
         yield Finding(
@@ -248,8 +247,8 @@ def _pair(images: list[Entry], masks: list[Entry]) -> tuple[Pairing | None, list
     for image, mask in ((entry[a], entry[b]) for a, b in pairing.pairs):
         if image.shape is None or mask.shape is None:
             continue
-        wanted = image.shape[:2] if is_colour(image.shape) else image.shape
-        sides = mask.shape[:2] if is_colour(mask.shape) else mask.shape
+        wanted = image.shape[:-1] if is_colour(image.shape) else image.shape
+        sides = mask.shape[:-1] if is_colour(mask.shape) else mask.shape
         if sides != wanted:
             text = f"{mask.path}: is {_by(sides)}, but its image {image.path} is {_by(wanted)}; export both alike"
             findings.append(Finding(True, text))

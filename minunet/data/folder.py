@@ -14,7 +14,7 @@ import numpy as np
 from minunet.data import masks as mask_values
 from minunet.data.dataset import Dataset
 from minunet.data.download import pixels_sha256
-from minunet.data.images import list_images, read_image, read_palette
+from minunet.data.images import kind_of, list_images, read_image, read_palette
 from minunet.data.masks import is_colour
 from minunet.data.mixed import gather
 from minunet.data.pairing import Pairing, is_mask_name, pair
@@ -149,14 +149,14 @@ def _sections(image_file: Path, mask_file: Path) -> Iterator[_Section]:
     if image.dtype == np.bool_:
         image = image.view(np.uint8)
     in_colour = is_colour(mask.shape)
-    sizes = mask.shape[:2] if in_colour else mask.shape
-    if sizes == image.shape[:-1] and (len(sizes) == 3 or is_colour(image.shape)):  # channels last
+    sizes = mask.shape[:-1] if in_colour else mask.shape
+    if sizes == image.shape[:-1] and is_colour(image.shape):
         if image.shape[-1] == 4:
             image = image[..., :3]  # opacity
-        elif image.shape[-1] == 2:
+        elif image.shape[-1] == 2 and kind_of(image_file) == "png":
             image = image[..., 0]
     elif sizes != image.shape:
-        ours, theirs = _words(mask.shape[:2] if in_colour else mask.shape), _words(image.shape)
+        ours, theirs = _words(sizes), _words(image.shape)
         raise UserError(f"{mask_file}: is {ours}, but its image {image_file} is {theirs}; export both alike")
     if len(sizes) == 2:
         yield _Section(image_file.name, mask_file, np.ascontiguousarray(image), mask)

@@ -45,8 +45,8 @@ _tifffile_log = threading.Lock()  # one logger serves the whole process
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """The pixels of an image file as they are stored: no scaling, no change of type.
 
-    Returns an array (H, W), a stack of pages (S, H, W) or a colour image (H, W, C), of bool, integer or real
-    type, in native byte order. A PNG with a palette gives the palette indices, which is what label images
+    Returns an array (H, W), a stack of pages (S, H, W), a colour image (H, W, C) or a stack of these, of bool, integer
+    or real type, in native byte order. A PNG with a palette gives the palette indices, which is what label images
     mean. The values of grey PNGs with 2 or 4 bits are spread over 0..255.
 
     Raises UserError (one line: file, what is wrong, remedy) for a file that is missing, a folder, empty, cut
@@ -142,13 +142,13 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 
 def _check_shape(path: str | os.PathLike[str], shape: tuple[int, ...]) -> None:
-    """Only (H, W), (S, H, W) and (H, W, C), and no empty ones."""
+    """Only (H, W), (S, H, W), (H, W, C) and (S, H, W, 3 or 4), and no empty ones."""
     if 0 in shape:
         raise UserError(f"{path}: holds no pixels (shape {shape}); export it again")
-    if len(shape) not in (2, 3):
+    if len(shape) not in (2, 3) and not (len(shape) == 4 and shape[3] in (3, 4)):
         raise UserError(
-            f"{path}: has {len(shape)} axes {shape}; save it as a grey image (H, W), a stack (S, H, W) "
-            "or a colour image (H, W, C)"
+            f"{path}: has {len(shape)} axes {shape}; save it as a grey image (H, W), a stack (S, H, W), "
+            "a colour image (H, W, C) or a stack of these (S, H, W, 3)"
         )
 
 

@@ -27,7 +27,7 @@ Table = dict[str, Any]
 
 
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """A mask file as integers (H, W) or (S, H, W), or as colours uint8 (H, W, 3). Raises UserError.
+    """A mask file as integers (H, W) or (S, H, W), or as colours uint8 (H, W, 3) or (S, H, W, 3). Raises UserError.
 
     Whole numbers saved as floats become integers; a colour picture without colour becomes grey; opacity goes.
     """
@@ -37,7 +37,7 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path}: has {len(n)} different values, as JPEG alters them along every edge; save the mask as PNG or TIFF"
         )
     if is_colour(pixels.shape):
-        if pixels.shape[2] == 2:  # grey and opacity
+        if pixels.shape[-1] == 2:  # grey and opacity
             pixels = pixels[..., 0]
         else:
             pixels = pixels[..., :3]
@@ -61,13 +61,18 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def is_colour(shape: tuple[int, ...]) -> bool:
-    """Whether an array of this shape is a colour image (H, W, C), not a grey one or a stack (S, H, W)."""
-    return len(shape) == 3 and shape[2] in (2, 3, 4) and shape[2] < min(shape[:2])
+    """Whether the last axis is channels: of a colour image (H, W, C), no stack (S, H, W), or of a stack of them."""
+    return len(shape) == 4 or (len(shape) == 3 and shape[2] in (2, 3, 4) and shape[2] < min(shape[:2]))
+
+
+def is_stack(shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape is a stack of sections, (S, H, W) or (S, H, W, C)."""
+    return len(shape) == 4 or (len(shape) == 3 and not is_colour(shape))
 
 
 def packed(mask: np.ndarray) -> np.ndarray:
-    """Colours uint8 (H, W, 3) as int32 0xRRGGBB (H, W); a mask of numbers as it is."""
-    if not (mask.ndim == 3 and is_colour(mask.shape)):
+    """Colours uint8 (..., H, W, 3) as int32 0xRRGGBB (..., H, W); a mask of numbers as it is."""
+    if not is_colour(mask.shape):
         return mask
     r, g, b = (mask[..., k].astype(np.int32) for k in range(3))
     return r << 16 | g << 8 | b

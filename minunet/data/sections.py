@@ -30,6 +30,10 @@ def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
             return pixels[None]
         if channels == 3 and colour and pixels.shape[2] == 4:  # red, green, blue, opacity
             return pixels[None, :, :, :3]
+    if pixels.ndim == 4 and channels == 1 and _without_colour(pixels):
+        return pixels[..., :1]
+    if pixels.ndim == 4 and channels in (3, pixels.shape[3]):  # the fourth is opacity
+        return pixels[..., :channels]
     wanted = "a grey image or a stack of them" if channels == 1 else f"an image of {channels} channels"
     remedy = "save it as that"
     if channels == 1 and pixels.shape[-1] in (3, 4):
@@ -38,9 +42,9 @@ def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _without_colour(pixels: np.ndarray) -> bool:
-    """Whether a picture in colour is a grey one, saved in colour; a few rows at a time: it may be a mapped file."""
+    """Whether a picture in colour, or a stack of them, holds grey only; in parts, since it may be a mapped file."""
     rows = range(0, len(pixels), ROWS)
-    return all(bool((pixels[i : i + ROWS, :, 1:3] == pixels[i : i + ROWS, :, :1]).all()) for i in rows)
+    return all(bool((pixels[i : i + ROWS, ..., 1:3] == pixels[i : i + ROWS, ..., :1]).all()) for i in rows)
 
 
 def network_input(section: np.ndarray, trained: Mapping[str, Any], file: str) -> np.ndarray:
