@@ -3,8 +3,11 @@
 from minunet.data.augment import Augment, normalise, sample_tile, standardise
 from minunet.data.camvid import load_camvid
 from minunet.data.dataset import IGNORE, Dataset, paint, resize_image, resize_labels, resize_map
+from minunet.data.folder import load_folder
+from minunet.data.hela import load_hela
 from minunet.data.images import list_images, read_image, write_png, write_tiff
 from minunet.data.isbi import load_isbi, split
+from minunet.data.masks import undo
 from minunet.data.streets import synthetic_streets
 from minunet.data.synthetic import synthetic_membranes
 from minunet.data.tiles import Tile, mirror_pad, plan, symmetries
@@ -26,6 +29,8 @@ __all__ = [
     "instances_from_labels",
     "list_images",
     "load_camvid",
+    "load_folder",
+    "load_hela",
     "load_isbi",
     "median_frequency_weights",
     "mirror_pad",
@@ -42,6 +47,7 @@ __all__ = [
     "symmetries",
     "synthetic_membranes",
     "synthetic_streets",
+    "undo",
     "weight_map",
     "write_png",
     "write_tiff",
