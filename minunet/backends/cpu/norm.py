@@ -210,7 +210,29 @@ def batch_norm_grad(dx, dgamma, dbeta, dy, x, mean, var, gamma, *, eps, training
     _batch_norm_grad(dx, dy, x, lanes, factor, a, b, chunk)
 
 
+@njit(**SERIAL)
+def _scale_row(out, row, factor):
+    for k in range(row.size):
+        out[k] = factor * row[k]
+
+
+@njit(**THREADED)
+def _scale_rows(out, w, factor):
+    if w.size < SPLIT:
+        for o in range(factor.size):
+            _scale_row(out[o], w[o], factor[o])
+    else:
+        for o in prange(factor.size):
+            _scale_row(out[o], w[o], factor[o])
+
+
 def fold_batch_norm(w_folded, b_folded, w, mean, var, gamma, beta, b=None, *, eps, axis):
     factor = gamma / np.sqrt(var.astype(np.float64) + eps)
     b_folded[...] = factor * (-mean if b is None else b - mean) + beta
-    np.multiply(w, factor.reshape(-1, *[1] * (w.ndim - 1)) if axis == 0 else factor, out=w_folded, casting="same_kind")
+    factor = factor.astype(w.dtype)  # NumPy's product of two dtypes, on one thread, took a tenth of an inference
+    if axis == 0:
+        _scale_rows(w_folded.reshape(factor.size, -1), w.reshape(factor.size, -1), factor)
+        return
+    repeat, chunk, _ = layout(w.size, factor.size)
+    zero = np.zeros(repeat * factor.size, w.dtype)
+    _batch_norm(w_folded.reshape(-1), w.reshape(-1), zero, repeated(factor, repeat), zero, w.dtype.type(-np.inf), chunk)
