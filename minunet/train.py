@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
             choices=f.metadata["choices"],
             metavar=None if f.metadata["choices"] else {int: "N", float: "X", str: "TEXT"}[kind],
             help=f.metadata["help"] + default,
+            **({"nargs": "?", "const": 1} if f.name == "instances" else {}),  # --instances alone means yes
         )
     p.add_argument(
         "--model-arg",
@@ -98,9 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args["dataset"] is None:
             raise UsageError("train: which data set? Try `minunet train isbi` (see --help)")
         if args["dataset"] == OWN:
-            from minunet.training.own import read_own
+            from minunet.training.own import FOLDERS, read_own
 
             own = read_own(args, print)
+            args |= {name: os.path.abspath(args[name]) for name in FOLDERS if args.get(name)}  # to resume from anywhere
             args |= {"channels": own.channels, "n_classes": own.n_classes}
         config, resumed = _config(args), None
         sections(config.held_out)

@@ -40,8 +40,9 @@ def own(tmp_path) -> Path:
     return tmp_path
 
 
-def test_folder_from_files_to_predictions(own, capsys):
-    run, argv = own / "run", ["folder", "--images", str(own / "images"), "--masks", str(own / "masks"), *TINY]
+def test_folder_from_files_to_predictions(own, capsys, monkeypatch):
+    monkeypatch.chdir(own)
+    run, argv = own / "run", ["folder", "--images", "images", "--masks", "masks", *TINY]
     assert cli.run(train.main, [*argv, "--steps", "3", "--out", str(run)]) == 0
     out = capsys.readouterr().out
     for line in (
@@ -66,6 +67,7 @@ def test_folder_from_files_to_predictions(own, capsys):
         tuple(c) for c in COLOURS.tolist()
     }
     capsys.readouterr()
+    monkeypatch.chdir(own / "p")
     assert cli.run(train.main, ["--resume", str(run), "--backend", "reference", "--quiet"]) == 0
     write_png(own / "masks" / "c 0_mask.png", np.zeros((18, 27), np.uint8))
     assert cli.run(train.main, ["--resume", str(run), "--backend", "reference", "--quiet"]) == 1
@@ -121,8 +123,23 @@ def test_hela_from_files_to_scores(tmp_path, capsys):
     assert cli.run(train.main, argv) == 0, capsys.readouterr().err
     assert "SEG" in capsys.readouterr().out
     scores = json.loads((tmp_path / "run" / "metrics.json").read_text())["scores"]
+    assert checkpoint.load(tmp_path / "run" / "checkpoint.safetensors").extra["labels"]["kind"] == "instances"
     assert 0 <= scores["seg"] <= 1 and {"background", "cell"} == set(scores["iu"])
     assert (tmp_path / "run" / "log.csv").read_text().startswith("step,seconds,learning_rate,loss,held_out_seg")
+
+
+def test_instances_on_the_command_line(tmp_path, capsys):
+    images, cells = touching(3)
+    for k in range(3):
+        np.save(tmp_path / f"a{k}.npy", images[k])
+        np.save(tmp_path / f"a{k}_gt.npy", cells[k])
+    argv = ["folder", "--images", str(tmp_path), "--masks", str(tmp_path), "--instances", *TINY, "--steps", "2"]
+    assert cli.run(train.main, [*argv, "--weights", "border", "--out", str(tmp_path / "run")]) == 0
+    assert "every other value: one cell each" in capsys.readouterr().out
+    argv = [str(tmp_path / "run" / "checkpoint.safetensors"), str(tmp_path / "a0.npy"), "--out", str(tmp_path / "p")]
+    assert cli.run(predict.main, [*argv, "--backend", "reference"]) == 0
+    (labels,) = (tmp_path / "p").glob("a0_labels.*")  # numbers of cells
+    assert read_image(labels).shape == (24, 30) and read_image(labels).dtype.kind in "iu"
 
 
 def own_instances(tmp_path, shapes: bool = False) -> Dataset:

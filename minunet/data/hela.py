@@ -90,6 +90,7 @@ def load_hela(data_dir: str | os.PathLike[str] | None = None, name: str = "hela"
         scored="instances",
         parts={"train": np.array(train), "val": np.array(held_out)},
         names=tuple(f.name for f in flat),
+        table={"kind": "instances", "type": "uint16", "map": [[0, 0]], "classes": ["background", "cell"]},
         instances=gather(instances),
     )
 

@@ -10,7 +10,7 @@ from minunet.data.folder import load_folder
 from minunet.errors import UsageError
 
 VAL = 0.2
-OPTIONS = ("images", "masks", "val_images", "val_masks", "val", "labels", "instances")
+FOLDERS = ("images", "masks", "val_images", "val_masks")
 
 
 def read_own(given: Mapping[str, Any], show: Callable[[str], object] | None = None) -> Dataset:
