@@ -38,21 +38,31 @@ def measure(device: Device, clock: Clock) -> dict[str, Any]:
     """{"batch 1": {layer: {pass: {precision: entry}}}, "batch 8": ...}, as far as time allows."""
     torch, why = torch_gpu(device)
     found: dict[str, Any] = {"peer": "cuDNN by PyTorch, best of two layouts" if torch else f"none: {why}"}
-    for batch in (1, 2) if device.dry else (1, 8):
-        for layer in table(device):
+    for layer in table(device):
+        problem = None
+        for batch in (1, 2) if device.dry else (1, 8):
             entries = found.setdefault(f"batch {batch}", {})
             if clock.over():
                 entries[layer.name] = "not measured: out of time"
                 continue
             try:
-                entries[layer.name] = one_layer(device, torch, layer, batch)
+                problem = problem or exactly(layer)
+                entries[layer.name] = one_layer(device, torch, layer, batch, *problem)
             except Exception as error:
                 entries[layer.name] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return found
 
 
-def one_layer(device: Device, torch: Any, layer: layers.Layer, batch: int) -> dict[str, Any]:
-    data = x, w, b, dy = layers.arrays(layer)
+def exactly(layer: layers.Layer) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+    """x, w, b, dy of one image, and for each pass (places, float64 results there): seconds of work, done once."""
+    data = layers.arrays(layer)
+    return data, {what: layers.exact_part(layer, what, *data) for what in layers.PASSES}
+
+
+def one_layer(
+    device: Device, torch: Any, layer: layers.Layer, batch: int, data: tuple[np.ndarray, ...], exact: dict[str, Any]
+) -> dict[str, Any]:
+    x, w, b, dy = data
     x, dy = (np.repeat(a, batch, axis=0) for a in (x, dy))  # so that truth needs one image: grad_w is `batch` of them
     ours = layers.our_calls(layer, *map(device.to, (x, w, b, dy)))
     theirs = _peer(torch, layer, x, w, b, dy) if torch else {}
@@ -61,13 +71,12 @@ def one_layer(device: Device, torch: Any, layer: layers.Layer, batch: int) -> di
     row: dict[str, Any] = {"shape": f"{batch} x {layer.size} x {layer.size} x {layer.c} -> {layer.o}"}
     row |= {"gflop": round(work.flops / 1e9, 3)}
     for what in layers.PASSES:
-        places, truth = layers.exact_part(layer, what, *data)
-        truth = truth * (batch if what == "grad_w" else 1)
+        places, truth = exact[what]
+        truth, part = (truth * batch, slice(None)) if what == "grad_w" else (truth, slice(-1, None))  # the last image
         row[what] = {}
         for name, asked in PRECISIONS.items():
             with backends.use_backend(device.backend), backends.precision(asked):
-                result = device.numpy(ours[what]())
-                error = layers.error(result[places], truth)
+                error = layers.error(device.numpy(ours[what]()[part])[places], truth)
                 entry: dict[str, Any] = {"step": step_of(device, layer, what, asked, x, w, dy), "error": short(error)}
                 row[what][name] = entry
                 if not error <= WORST[name]:
@@ -75,7 +84,7 @@ def one_layer(device: Device, torch: Any, layer: layers.Layer, batch: int) -> di
                     continue
                 calls = {"minunet": ours[what], **theirs.get(name, {}).get(what, {})}
                 if theirs:
-                    entry["peer_error"] = short(_peer_error(calls, places, truth))
+                    entry["peer_error"] = short(_peer_error(calls, part, places, truth))
                 times = device.milliseconds(calls)
             entry |= rate(times, work.flops, sum(a.nbytes for a in (x, w, dy)))
     return row
@@ -106,9 +115,9 @@ def short(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _peer_error(calls: dict[str, Callable], places: Any, truth: np.ndarray) -> float:
+def _peer_error(calls: dict[str, Callable], part: slice, places: Any, truth: np.ndarray) -> float:
     results = [call() for name, call in calls.items() if name != "minunet"]
-    return max(layers.error(y.float().permute(0, 2, 3, 1).cpu().numpy()[places], truth) for y in results)
+    return max(layers.error(y[part].float().permute(0, 2, 3, 1).cpu().numpy()[places], truth) for y in results)
 
 
 def _peer(torch: Any, layer: layers.Layer, x, w, b, dy) -> dict[str, dict[str, dict[str, Callable]]]:

@@ -37,13 +37,12 @@ def measure(device: Device, clock: Clock) -> dict[str, Any]:
 
 def one(device: Device, what: str, batch: int, precision: str, clock: Clock) -> dict[str, Any]:
     width, depth, size = (2, 1, 20) if device.dry else (64, 4, 572)
-    config = {"in_channels": 1, "n_classes": 2, "width": width, "depth": depth}
-    model = models.build("unet", **config, seed=0)
+    model = models.build("unet", in_channels=1, n_classes=2, width=width, depth=depth, seed=0)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, size, size, 1), dtype=np.float32)
     labels = rng.integers(0, 2, (batch, *model.output_size(size, size))).astype(np.int32)
     torch, why = torch_gpu(device)
-    peers = _peers(torch, model, config, x, labels, precision, what, clock) if torch else {}
+    peers = _peers(torch, model, x, labels, precision, what, clock) if torch else {}
     to_device(model, device)
     run = _infer if what == "inference" else _step
     with backends.use_backend(device.backend), backends.precision(PRECISIONS[precision]):
@@ -98,7 +97,7 @@ def _step(model: Any, x: Any, labels: Any) -> Callable[[], Any]:
     return step
 
 
-def _peers(torch: Any, model: Any, config: dict, x, labels, precision: str, what: str, clock: Clock) -> dict:
+def _peers(torch: Any, model: Any, x, labels, precision: str, what: str, clock: Clock) -> dict:
     """{name: call}: eager, channels_last and compiled, in the precision; for inference also "fp32", to compare with."""
     from bench import peer_torch
 
@@ -107,7 +106,7 @@ def _peers(torch: Any, model: Any, config: dict, x, labels, precision: str, what
     found: dict[str, Callable] = {}
 
     def prepared(layout: Any) -> tuple[Any, Any]:
-        net = peer_torch.load(peer_torch.UNet(**config), model).cuda().to(memory_format=layout)
+        net = peer_torch.twin(model).train(what != "inference").cuda().to(memory_format=layout)
         return net, torch.from_numpy(x).cuda().permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
     def call(net: Any, image: Any, optimizer: Any, exact: bool) -> Any:

@@ -48,13 +48,12 @@ def _short(value: Any) -> str:
 
 def layers(found: dict[str, Any]) -> list[str]:
     lines = [f"peer: {found.get('peer', '')}"]
-    head = (
-        f"{'layer':10} {'pass':8} {'precision':9} {'step':17} {'error':>9} {'cuDNN err':>9} {'ms':>9} {'cuDNN ms':>9}"
-    )
+    cells = [f"{'layer':10} {'pass':8} {'precision':9} {'step':17} {'error':>9} {'cuDNN err':>9}"]
+    cells.append(f"{'ms':>9} {'cuDNN ms':>9} {'ratio':>7} {'TFLOP/s':>8} {'GB/s':>7}")
     for batch, entries in found.items():
         if not isinstance(entries, dict):
             continue
-        lines += ["", batch, head]
+        lines += ["", batch, " ".join(cells)]
         for name, row in entries.items():
             if isinstance(row, str):
                 lines.append(f"{name:10} {row}")

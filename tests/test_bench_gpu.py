@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 
 import numpy as np
 import pytest
 
 from bench import __main__ as bench_main
-from bench import gpu, gpu_checks, gpu_device, gpu_layers, gpu_table
+from bench import gpu, gpu_checks, gpu_device, gpu_layers, gpu_networks, gpu_table
 from bench.gpu_device import Clock, Device
 from minunet.backends import cuda, cuda_host
 from minunet.backends.cuda.choose import LADDER
@@ -103,11 +105,62 @@ def test_a_wrong_gradient_and_a_wrong_curve_are_found(monkeypatch):
 def test_a_wrong_layer_is_not_timed(monkeypatch):
     device = Device(dry=True)
     monkeypatch.setitem(gpu_layers.WORST, "fp32", 0.0)
-    row = gpu_layers.one_layer(device, None, gpu_layers.table(device)[0], 1)
+    layer = gpu_layers.table(device)[0]
+    row = gpu_layers.one_layer(device, None, layer, 1, *gpu_layers.exactly(layer))
     entry = row["forward"]["fp32"]
     assert "not timed" in entry["wrong"]
     assert "times" not in entry
     assert "not timed" in "\n".join(gpu_table.layers({"batch 1": {"x": row}}))
+
+
+class Stopwatch(Device):
+    """A device whose clock runs: makes each call twice."""
+
+    def milliseconds(self, calls):
+        found = {}
+        for name, call in calls.items():
+            call()
+            start = time.perf_counter()
+            call()
+            found[name] = gpu_device.spread([1e3 * (time.perf_counter() - start)] * 4)
+        return found
+
+
+@pytest.fixture
+def torch_on_the_cpu(monkeypatch):
+    """PyTorch as the peer, its GPU calls standing still."""
+    torch = pytest.importorskip("torch")
+    for owner in (torch.Tensor, torch.nn.Module):
+        monkeypatch.setattr(owner, "cuda", lambda self: self)
+    monkeypatch.setattr(torch, "autocast", lambda *a, **k: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "compile", lambda net: net)
+    for module in (gpu_layers, gpu_networks):
+        monkeypatch.setattr(module, "torch_gpu", lambda device: (torch, ""))
+
+
+def test_layers_against_a_peer(torch_on_the_cpu):
+    device = Stopwatch(dry=True)
+    layer = next(layer for layer in gpu_layers.table(device) if layer.transposed)
+    row = gpu_layers.one_layer(device, gpu_layers.torch_gpu(device)[0], layer, 2, *gpu_layers.exactly(layer))
+    for what in ("forward", "grad_x", "grad_w"):
+        for precision, step in (("fp32", "5_double_buffer"), ("tf32", "7_tensor_tf32"), ("bf16", "8_tensor_half")):
+            entry = row[what][precision]
+            assert entry["step"] == (step if what != "grad_w" else "2_coalesced")  # dw of few channels
+            assert entry["error"] <= gpu_layers.WORST[precision]
+            assert entry["peer_error"] <= gpu_layers.WORST[precision]
+            assert set(entry["times"]) == {"minunet", "cuDNN contiguous", "cuDNN channels_last"}
+            assert entry["ratio"] > 0
+
+
+def test_networks_against_a_peer(torch_on_the_cpu):
+    device = Stopwatch(dry=True)
+    for what in ("inference", "training step"):
+        entry = gpu_networks.one(device, what, 2, "bf16", Clock(60))
+        assert set(entry["times"]) == {"minunet", "eager", "channels_last", "compiled"}
+        assert entry["images_per_second"] > 0
+        assert what != "inference" or entry["error"] <= gpu_networks.LOGITS["bf16"]
+    found = gpu_networks.measure(device, Clock(-1))
+    assert set(found.values()) == {"not measured: out of time"}
 
 
 def test_times_become_rates():
