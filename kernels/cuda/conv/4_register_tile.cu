@@ -6,8 +6,8 @@
 // Threads  a block makes BM pixels (blockIdx.x) x BN channels (blockIdx.y), a thread BM / 16 x BN / 16 of them
 // Memory   for BK channels of one tap a block reads BM BK numbers of x and BK BN of w: BM BN / (BM + BN) multiply-adds
 //          for each number read. Shared: (BM + BN) BK numbers, 16 KB for 128 x 128 floats; registers: the results
-// Limit    multiply-adds where BM = BN = 128: 4 loads of 16 bytes from shared memory for 64 of them; smaller tiles where
-//          128 x 128 would leave multiprocessors idle
+// Limit    multiply-adds where BM = BN = 128: 4 loads of 16 bytes from shared memory for 64 of them; smaller tiles
+//          where 128 x 128 would leave multiprocessors idle
 // Step     results in registers: a number loaded from shared memory is used 8 times instead of once. grad_w the same:
 //          rows are channels of dy, columns channels of x at a tap, and the sum runs over a split's pixels
 // Needs    nothing; where a row of channels is no multiple of 16 bytes, x is read number by number
@@ -21,9 +21,9 @@
 #endif
 constexpr int BM = TILE_M, BN = TILE_N;
 constexpr int BK = 16;
-constexpr int GROUPS = BK / 4;               // of four channels in a row of x
-constexpr int LOADS_A = BM * GROUPS / 256;   // groups of x for each of 256 threads
-constexpr int LOADS_B = BN / 4 * BK / 256;   // groups of w
+constexpr int GROUPS = BK / 4;              // of four channels in a row of x
+constexpr int LOADS_A = BM * GROUPS / 256;  // groups of x for each of 256 threads
+constexpr int LOADS_B = BN / 4 * BK / 256;  // groups of w
 static_assert(LOADS_A * 256 == BM * GROUPS && LOADS_B * 1024 == BN * BK, "all threads load equally many groups");
 
 extern "C" __global__ void __launch_bounds__(256, 1)
@@ -34,8 +34,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     const int thread = int(threadIdx.x), p0 = int(blockIdx.x) * BM, o0 = int(blockIdx.y) * BN, pixels = N * OH * OW;
     Source source[LOADS_A];
 #pragma unroll
-    for (int l = 0; l < LOADS_A; l++)
-        source[l].start(p0 + (thread + 256 * l) / GROUPS, OH, OW, sh, sw, top, left);
+    for (int l = 0; l < LOADS_A; l++) source[l].start(p0 + (thread + 256 * l) / GROUPS, OH, OW, sh, sw, top, left);
     Tile<BM, BN> tile;
     tile.clear();
     for (int tap = 0; tap < KH * KW; tap++) {

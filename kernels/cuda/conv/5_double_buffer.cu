@@ -70,7 +70,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     __shared__ __align__(16) REAL as[2][BK * BM], bs[2][BK * BN];
     const int blocks = ceil_div(C, BN), tap = int(blockIdx.x) / blocks, u = tap / KW * dh, v = tap % KW * dw;
     const int c0 = int(blockIdx.x) % blocks * BN, o0 = int(blockIdx.y) * BM, split = int(blockIdx.z);
-    const int first = split * pixels, end = min(first + pixels, N * OH * OW), chunks = ceil_div(max(end - first, 0), BK);
+    const int first = split * pixels, end = min(first + pixels, N * OH * OW),
+              chunks = ceil_div(max(end - first, 0), BK);
     auto fetch = [&](int q) {
         if (q < chunks) {
             const int p0 = first + q * BK;

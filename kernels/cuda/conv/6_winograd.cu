@@ -1,16 +1,16 @@
 // 3 x 3 convolution by Winograd's F(4 x 4, 3 x 3): 36 products for 16 results instead of 144.
 //
-// Math     Y = A^T [sum over c of (G w G^T) (B^T d B)] A for each tile of 4 x 4 results of a channel, d its 6 x 6 numbers of
-//          x, products element by element; Lavin and Gray 2015 (arXiv 1509.09308), their points 0, 1, -1, 2, -2
-// Layout   x (N, H, W, C), y (N, OH, OW, O); v (36, Tp, Cp) transformed tiles of x, u (36, Cp, Op) filters, m (36, Tp, Op)
-//          products; sizes rounded up to whole blocks of the product
-// Threads  transforms: a tile (blockIdx.x, threadIdx.y) and channel (blockIdx.y, threadIdx.x) each; products: as step 5,
-//          BM tiles (blockIdx.x) x BN channels (blockIdx.y) for each of the 36 (blockIdx.z)
-// Memory   v and m are 2.25 times x and y, written once and read once; the launcher takes so many tiles at a time that they
-//          stay under 256 MB
+// Math     Y = A^T [sum over c of (G w G^T) (B^T d B)] A for each tile of 4 x 4 results of a channel, d its 6 x 6
+//          numbers of x, products element by element; Lavin and Gray 2015 (arXiv 1509.09308), points 0, 1, -1, 2, -2
+// Layout   x (N, H, W, C), y (N, OH, OW, O); v (36, Tp, Cp) transformed tiles of x, u (36, Cp, Op) filters,
+//          m (36, Tp, Op) products; sizes rounded up to whole blocks of the product
+// Threads  transforms: a tile (blockIdx.x, threadIdx.y) and channel (blockIdx.y, threadIdx.x) each; products: as
+//          step 5, BM tiles (blockIdx.x) x BN channels (blockIdx.y) for each of the 36 (blockIdx.z)
+// Memory   v and m are 2.25 times x and y, written once and read once; the launcher takes so many tiles at a time that
+//          they stay under 256 MB
 // Limit    at 64 channels the traffic of v and m, from 128 on the multiply-adds (computed)
-// Step     a quarter of step 5's multiply-adds, for two passes over memory more. The transforms' factors up to 8 cost about
-//          one decimal of precision: not for "strict"
+// Step     a quarter of step 5's multiply-adds, for two passes over memory more. The transforms' factors up to 8 cost
+//          about one decimal of precision: not for "strict"
 // Needs    sm_80; 3 x 3, stride 1, dilation 1
 #include "conv/async.cuh"
 #include "conv/tile.cuh"
@@ -44,7 +44,7 @@ __device__ inline void transform_result(const REAL (&m)[6], REAL (&y)[4]) {
     y[0] = m[0] + a + c, y[1] = b + 2 * e, y[2] = a + 4 * c, y[3] = b + 8 * e + m[5];
 }
 
-// The filter of channels k, n by first + q step_q + r step_r + k step_k + n step_n, as in pack.cu: turned for gradients.
+// The filter of channels k, n: w[first + q step_q + r step_r + k step_k + n step_n], as in pack.cu; gradients turn it.
 extern "C" __global__ void __launch_bounds__(256, 1)
     winograd_filters(Out<REAL> u, In<REAL> w, int K, int Kp, int F, int Fp, int first, int step_q, int step_r,
                      int step_k, int step_n) {

@@ -6,7 +6,7 @@
 // Threads  a block makes BM pixels (blockIdx.x) x BN channels (blockIdx.y), each of its 8 warps BM / 4 x BN / 2 of them
 //          in pieces of 16 x 8; see mma_tile.cuh
 // Memory   as step 5; shared: STAGES (BM + BN) rows of 80 bytes, 60 KB for 128 x 128
-// Limit    tensor cores: 1024 multiply-adds a clock and multiprocessor on Hopper by wgmma, about 0.6 of them by mma.sync
+// Limit    tensor cores: 1024 multiply-adds a clock and multiprocessor on Hopper, which mma.sync does not reach
 // Step     one instruction of a warp is 1024 multiply-adds instead of 32; ldmatrix brings its fragments without bank
 //          conflicts, and both factors lie with the summed axis contiguous. Three buffers instead of two, since the
 //          products of a tile now take less time than a copy's latency
@@ -21,8 +21,8 @@
 #define TILE_N 64
 #endif
 constexpr int BM = TILE_M, BN = TILE_N;
-constexpr int BK = 16;                          // 64 bytes
-constexpr int PITCH = ROW_BYTES / 4;            // floats
+constexpr int BK = 16;                             // 64 bytes
+constexpr int PITCH = ROW_BYTES / 4;               // floats
 constexpr int PITCH_M = BM + 8, PITCH_N = BN + 8;  // grad_w: lanes (t, g) read bank 8 t + g, all different
 static_assert(PITCH_M % 32 == 8 && PITCH_N % 32 == 8, "four rows of eight floats must fall into 32 banks");
 using Results = MmaTile<TF32, BM, BN>;
@@ -76,7 +76,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     constexpr int STAGE = BK * (PITCH_M + PITCH_N);
     const int blocks = ceil_div(C, BN), tap = int(blockIdx.x) / blocks, u = tap / KW * dh, v = tap % KW * dw;
     const int c0 = int(blockIdx.x) % blocks * BN, o0 = int(blockIdx.y) * BM, split = int(blockIdx.z);
-    const int first = split * pixels, end = min(first + pixels, N * OH * OW), chunks = ceil_div(max(end - first, 0), BK);
+    const int first = split * pixels, end = min(first + pixels, N * OH * OW),
+              chunks = ceil_div(max(end - first, 0), BK);
     auto fetch = [&](int q) {
         float *a = shared + q % STAGES * STAGE, *b = a + BK * PITCH_M;
         if (q < chunks) {

@@ -8,10 +8,10 @@
 //          in pieces of 16 x 8; see mma_tile.cuh
 // Memory   half of step 7's bytes for a number; shared: STAGES (BM + BN) rows of 80 bytes of 32 channels, 60 KB for
 //          128 x 128. Once before: 4 bytes read and 2 written for each number of x
-// Limit    tensor cores: 2048 multiply-adds a clock and multiprocessor on Hopper by wgmma, about 0.6 of them by mma.sync;
+// Limit    tensor cores: 2048 multiply-adds a clock and multiprocessor on Hopper, which mma.sync does not reach;
 //          at 64 channels L2, which each tap reads again
-// Step     16 numbers summed by one mma.sync instead of 8, and half the bytes everywhere. ldmatrix turns 16-bit matrices,
-//          so grad_w needs no plain loads either
+// Step     16 numbers summed by one mma.sync instead of 8, and half the bytes everywhere. ldmatrix turns 16-bit
+//          matrices, so grad_w needs no plain loads either
 // Needs    sm_80
 #include "conv/async.cuh"
 #include "conv/mma_tile.cuh"
@@ -80,7 +80,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     constexpr int STAGE = BK * (PITCH_M + PITCH_N);
     const int blocks = ceil_div(C, BN), tap = int(blockIdx.x) / blocks, u = tap / KW * dh, v = tap % KW * dw;
     const int c0 = int(blockIdx.x) % blocks * BN, o0 = int(blockIdx.y) * BM, split = int(blockIdx.z);
-    const int first = split * pixels, end = min(first + pixels, N * OH * OW), chunks = ceil_div(max(end - first, 0), BK);
+    const int first = split * pixels, end = min(first + pixels, N * OH * OW),
+              chunks = ceil_div(max(end - first, 0), BK);
     auto fetch = [&](int q) {
         u16 *a = shared + q % STAGES * STAGE, *b = a + BK * PITCH_M;
         if (q < chunks) {
@@ -104,13 +105,13 @@ extern "C" __global__ void __launch_bounds__(256, 2)
             unsigned p[Results::TM][4], s[Results::TN][2];
 #pragma unroll
             for (int i = 0; i < Results::TM; i++)
-                load_matrix_x4<true>(
-                    p[i], a + (k + m / 2 * 8 + r) * PITCH_M + Results::first_row() + i * 16 + m % 2 * 8);
+                load_matrix_x4<true>(p[i],
+                                     a + (k + m / 2 * 8 + r) * PITCH_M + Results::first_row() + i * 16 + m % 2 * 8);
 #pragma unroll
             for (int j = 0; j < Results::TN; j += 2) {
                 unsigned pair[4];
-                load_matrix_x4<true>(
-                    pair, b + (k + m % 2 * 8 + r) * PITCH_N + Results::first_column() + j * 8 + m / 2 * 8);
+                load_matrix_x4<true>(pair,
+                                     b + (k + m % 2 * 8 + r) * PITCH_N + Results::first_column() + j * 8 + m / 2 * 8);
                 s[j][0] = pair[0], s[j][1] = pair[1], s[j + 1][0] = pair[2], s[j + 1][1] = pair[3];
             }
             results.multiply(p, s);

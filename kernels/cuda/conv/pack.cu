@@ -16,9 +16,9 @@ __device__ inline REAL filter(In<REAL> w, int q, int r, int k, int n, int K, int
     return k < K && n < F ? w[first + q * step_q + r * step_r + k * step_k + n * step_n] : REAL(0);
 }
 
-extern "C" __global__ void __launch_bounds__(256) pack_by_k(Out<REAL> out, In<REAL> w, int total, int R, int K, int Kp,
-                                                            int F, int Fp, int first, int step_q, int step_r,
-                                                            int step_k, int step_n) {
+extern "C" __global__ void __launch_bounds__(256)
+    pack_by_k(Out<REAL> out, In<REAL> w, int total, int R, int K, int Kp, int F, int Fp, int first, int step_q,
+              int step_r, int step_k, int step_n) {
     for (int t = global_thread(); t < total; t += global_threads()) {
         const int tap = t / (Kp * Fp), k = t / Fp % Kp, n = t % Fp;
         out[t] = filter(w, tap / R, tap % R, k, n, K, F, first, step_q, step_r, step_k, step_n);
@@ -26,9 +26,9 @@ extern "C" __global__ void __launch_bounds__(256) pack_by_k(Out<REAL> out, In<RE
 }
 
 // Rounded to tf32, so that the tensor core, which drops the low bits, has none to drop.
-extern "C" __global__ void __launch_bounds__(256) pack_by_n_tf32(Out<float> out, In<REAL> w, int total, int taps, int R,
-                                                                 int K, int Kp, int F, int first, int step_q,
-                                                                 int step_r, int step_k, int step_n) {
+extern "C" __global__ void __launch_bounds__(256)
+    pack_by_n_tf32(Out<float> out, In<REAL> w, int total, int taps, int R, int K, int Kp, int F, int first, int step_q,
+                   int step_r, int step_k, int step_n) {
     for (int t = global_thread(); t < total; t += global_threads()) {
         const int n = t / (taps * Kp), tap = t / Kp % taps, k = t % Kp;
         const REAL a = filter(w, tap / R, tap % R, k, n, K, F, first, step_q, step_r, step_k, step_n);
@@ -36,9 +36,9 @@ extern "C" __global__ void __launch_bounds__(256) pack_by_n_tf32(Out<float> out,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) pack_by_n_half(Out<u16> out, In<REAL> w, int total, int taps, int R,
-                                                                 int K, int Kp, int F, int first, int step_q,
-                                                                 int step_r, int step_k, int step_n, int bf16) {
+extern "C" __global__ void __launch_bounds__(256)
+    pack_by_n_half(Out<u16> out, In<REAL> w, int total, int taps, int R, int K, int Kp, int F, int first, int step_q,
+                   int step_r, int step_k, int step_n, int bf16) {
     for (int t = global_thread(); t < total; t += global_threads()) {
         const int n = t / (taps * Kp), tap = t / Kp % taps, k = t % Kp;
         const float a = float(filter(w, tap / R, tap % R, k, n, K, F, first, step_q, step_r, step_k, step_n));
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(256) pack_by_n_half(Out<u16> out, I
     }
 }
 
-// y (pixels, Cp) in 16 bits of x (pixels, C), zero behind C. Cp is a multiple of 8, so that 16 bytes never cross a pixel.
+// y (pixels, Cp) in 16 bits of x (pixels, C), zero behind C. Cp is a multiple of 8: 16 bytes never cross a pixel.
 extern "C" __global__ void __launch_bounds__(256) to_half(Out<u16> y, In<REAL> x, int total, int C, int Cp, int bf16) {
     for (int t = global_thread(); t < total; t += global_threads()) {
         const int c = t % Cp;

@@ -39,7 +39,7 @@ struct Tile {
     // sum += a b for BK values of k: a (BM, BK) by rows of PITCH numbers, as cp.async leaves it, b (BK, BN).
     template <int BK, int PITCH>
     void multiply_rows(const REAL* a, const REAL* b) {
-#pragma unroll 1  // not more: the assembler would load so much ahead that registers spill
+#pragma unroll 1                           // not more: the assembler would load so much ahead that registers spill
         for (int k = 0; k < BK; k += 2) {  // pairs: groups of four would take 32 registers
             Two<REAL> p[TM];
 #pragma unroll
