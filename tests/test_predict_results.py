@@ -86,10 +86,10 @@ def test_pictures_by_hand():
     assert out[0].tolist() == [[100] * 3, [140, 60, 100], [60, 162, 60]]
 
 
-@pytest.mark.parametrize("rows", [256, 7])
+@pytest.mark.parametrize("pixels", [1 << 18, 290, 1])
 @pytest.mark.parametrize("mode", ["colours", "edges"])
-def test_overlays(tmp_path, run, monkeypatch, rows, mode):
-    monkeypatch.setattr(results, "ROWS", rows)
+def test_overlays(tmp_path, run, monkeypatch, pixels, mode):
+    monkeypatch.setattr(results, "PIXELS", pixels)
     image = noise(29, 40)
     write_png(tmp_path / "a.png", image)
     assert run(network(), tmp_path / "a.png", "--overlay", mode, "--tile", 9) == (0, "")

@@ -12,7 +12,8 @@ from minunet.data.sections import as_sections, network_input
 from minunet.data.tiles import window
 from minunet.errors import UserError
 
-CHUNK = 1 << 22  # numbers that statistics look at in one go
+CHUNK = 1 << 20  # numbers that statistics look at in one go
+BAND = 64  # rows of a mapped image that are read in one go: the system maps 16 pages around each that is touched
 
 
 class SectionFile:
@@ -45,7 +46,6 @@ class SectionFile:
             self._resized = network_input(_native(self.pixels[s]), self.trained, self.file)
         elif self.trained.get("normalise", "section") == "section":
             self._moments = [_moments(self.pixels[s, :, :, c], self.file) for c in range(self.shape[3])]
-            forget(self.pixels)
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """That window (height, width, C), float32, normalised, mirrored beyond the edges of the section."""
@@ -61,17 +61,25 @@ class SectionFile:
 
     def raw(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """That window of the chosen section's own pixels."""
-        x = _native(window(self.pixels[self._section], top, left, height, width))
-        forget(self.pixels)
+        section = self.pixels[self._section]
+        if not is_mapped(section):
+            return window(section, top, left, height, width)
+        x = np.empty((height, width, section.shape[2]), section.dtype.newbyteorder("="))
+        for i in range(0, height, BAND):
+            x[i : i + BAND] = window(section, top + i, left, min(BAND, height - i), width)
+            forget(section)
         return x
 
     def sample(self, most: int = 1 << 18) -> np.ndarray:
         """About `most` pixels of the chosen section (h, w, C), evenly spread."""
         section = self.pixels[self._section]
         step = max(1, int((section.shape[0] * section.shape[1] / most) ** 0.5))
-        x = _native(np.array(section[::step, ::step]))
-        forget(self.pixels)
-        return x
+        rows = range(0, section.shape[0], BAND * step)
+        bands = []
+        for i in rows:
+            bands.append(_native(np.array(section[i : i + BAND * step : step, ::step])))
+            forget(section)
+        return np.concatenate(bands)
 
 
 def _moments(plane: np.ndarray, file: str) -> tuple[float, float]:
@@ -81,14 +89,18 @@ def _moments(plane: np.ndarray, file: str) -> tuple[float, float]:
     total, low, high = 0.0, np.inf, -np.inf
     for i in starts:
         x = plane[i : i + rows].astype(np.float64)
+        forget(plane)
         if not np.isfinite(x).all():
             raise UserError(f"{file}: holds NaN or infinite values; replace them and save it again")
         low, high = min(low, x.min()), max(high, x.max())
         if len(starts) == 1:
             return float(x.mean()), float(x.std()) if low < high else 0.0
         total += float(x.sum())
-    mean = total / plane.size
-    squares = sum(float(np.square(plane[i : i + rows].astype(np.float64) - mean).sum()) for i in starts)
+    mean, squares = total / plane.size, 0.0
+    for i in starts:
+        x = plane[i : i + rows].astype(np.float64)
+        forget(plane)
+        squares += float(np.square(x - mean).sum())
     return mean, (squares / plane.size) ** 0.5 if low < high else 0.0
 
 

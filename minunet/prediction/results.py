@@ -13,7 +13,7 @@ from minunet.data.reading import SectionFile
 from minunet.errors import UsageError
 
 Colour = tuple[int, int, int]
-ROWS = 256  # of an overlay at a time
+PIXELS = 1 << 18  # of an overlay at a time, in whole rows
 SHARE = 0.4  # of an overlay's colours; the rest is the image
 EDGE: Colour = (255, 210, 0)
 TINTS: tuple[Colour, ...] = (
@@ -94,8 +94,9 @@ class Results:
         source.choose(s)
         seen = source.sample()
         low, high = (0.0, 255.0) if seen.dtype == np.uint8 else np.percentile(seen, (1, 99)).tolist()
-        for top in range(0, H, ROWS):
-            bottom = min(top + ROWS, H)
+        step = max(1, PIXELS // W)
+        for top in range(0, H, step):
+            bottom = min(top + step, H)
             first, last = max(top - 1, 0), min(bottom + 1, H)
             found = self._found(stores, s, first, last)
             picture = grey_levels(source.raw(top, 0, bottom - top, W), low, high)
