@@ -23,7 +23,15 @@ from minunet.contract import ROWS, Spec
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 WORK, MOST = 1500, 6  # operations and numbers of a case; cases of a row
-STEPS = ("3x3 valid", "one pixel, all padding", "1x1 stride 2", "asymmetric padding", "stride 2 x 3", "dilation 1 x 3")
+STEPS = (
+    "3x3 valid",
+    "one pixel, all padding",
+    "1x1 stride 2",
+    "asymmetric padding",
+    "stride 2 x 3",
+    "dilation 1 x 3",
+    "3x3 full",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")

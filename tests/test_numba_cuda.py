@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,6 +169,36 @@ def test_no_device(monkeypatch, forget):
         backends.get().empty((2, 2), np.float32)
     with pytest.raises(UserError, match="no NVIDIA GPU"), mu.use_backend("numba_cuda"):
         mu.ops.relu(mu.Tensor(np.ones((2, 2))))
+
+
+@pytest.mark.parametrize("pointer, stream", [(0, "default"), (4096, "external 4096")])
+def test_kernels_go_to_cupys_current_stream_with_its_own_arrays(monkeypatch, pointer, stream):
+    """With stand-ins for CuPy and for a kernel: what is launched where, and that nothing is copied."""
+
+    class Kernel:
+        def __getitem__(self, configuration):
+            self.configuration = configuration
+            return lambda *arguments: setattr(self, "arguments", arguments)
+
+    current = SimpleNamespace(ptr=pointer)
+    cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: current))
+    numba = SimpleNamespace(default_stream=lambda: "default", external_stream=lambda p: f"external {p}")
+    monkeypatch.setattr(numba_cuda, "cupy", lambda: (cupy, ""))
+    monkeypatch.setattr(numba_cuda, "require", lambda: numba)
+    numba_cuda._stream.cache_clear()
+    kernel, array = Kernel(), np.ones(3)
+    numba_cuda._Gpu().run(kernel, (2, 1, 1), (4, 1, 1), (array, 7))
+    numba_cuda._stream.cache_clear()
+    assert kernel.configuration == ((2, 1, 1), (4, 1, 1), stream)
+    assert kernel.arguments[0] is array and kernel.arguments[1] == 7
+
+
+@needs_numba_cuda
+def test_numba_does_not_wait_for_cupy():
+    from numba.cuda.core import config
+
+    library.require()
+    assert config.CUDA_ARRAY_INTERFACE_SYNC == 0
 
 
 def test_the_simulator_is_never_used_silently():

@@ -19,8 +19,8 @@ LANES = 2 if SIMULATED else 32  # most channels of a block side by side: a warp 
 # Convolution, step 2: a tile of output pixels, a thread each, and the channels that a thread keeps in registers.
 TILE_H, TILE_W = (2, 2) if SIMULATED else (8, 16)
 TILE_CHANNELS = 2 if SIMULATED else 8
-HALO_NUMBERS = 4096  # of the input tile in shared memory: 32 KB in float64
-WEIGHT_NUMBERS = 1024  # 8 KB; together less than the 48 KB that a block has without asking
+HALO_NUMBERS = 200 if SIMULATED else 4096  # of the input tile in shared memory: 32 KB in float64
+WEIGHT_NUMBERS = 64 if SIMULATED else 1024  # 8 KB; together less than the 48 KB that a block has without asking
 # Its weights' gradient: a tile of pixels, the taps that a thread keeps, and channels x channels of a block.
 PIXELS_H, PIXELS_W, TAPS = (2, 3, 2) if SIMULATED else (4, 8, 9)
 PIXELS = PIXELS_H * PIXELS_W

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from minunet.backends.numba_cuda import simulator
 from minunet.errors import UserError
 
 SIMULATE = "MINUNET_SIMULATE"  # =1 asks for Numba's simulator; NUMBA_ENABLE_CUDASIM=1 alone does not
@@ -65,11 +66,14 @@ def numba_cuda() -> tuple[Any, str]:
     except ImportError as error:
         return None, f"numba-cuda {found} does not fit to numba {version('numba')} ({error}); {REMEDY}"
     settings.CUDA_ARRAY_INTERFACE_SYNC = 0  # where Numba was imported earlier
+    settings.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small arrays make small grids
     emulates = "simulator" in cuda.jit.__module__
     if emulates and not simulated():
         return None, f"NUMBA_ENABLE_CUDASIM is set: unset it to use the GPU, or set {SIMULATE}=1 to simulate on purpose"
     if simulated() and not emulates:
         return None, f"{SIMULATE}=1 came after Numba's CUDA target was imported; set it before Python starts"
+    if emulates:
+        simulator.correct()
     return cuda, ""
 
 
