@@ -70,7 +70,7 @@ def activations(model: Network, size: tuple[int, int]) -> int:
     the probabilities and the kernels' work space, as the backend in use would allocate them.
 
     >>> activations(mu.models.build("unet", width=16), (572, 572)) >> 20
-    104
+    73
     """
     pooled = backends.get().name == "cpu"
     key = json.dumps([*map(int, size), pooled, str(model.parameters()[0].dtype)])
