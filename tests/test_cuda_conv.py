@@ -6,6 +6,8 @@ products are exact, and the tolerance is that of float32.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from cases import Case, cases
@@ -14,7 +16,7 @@ from rounding import ROUNDED, round_to
 
 from minunet import backends
 from minunet.backends import cuda_host
-from minunet.backends.cuda import choose, conv_phases, conv_split, conv_tiles, conv_winograd
+from minunet.backends.cuda import choose, conv_phases, conv_shared_tile, conv_split, conv_tiles, conv_winograd, sources
 from minunet.backends.cuda.choose import LADDER, use_step
 from minunet.backends.cuda.conv_problem import Problem
 from minunet.contract import ROWS, Spec
@@ -151,6 +153,70 @@ def test_a_precision_is_asked_for_by_name():
         assert np.linalg.norm(cpu - truth) <= 2e-5 * np.linalg.norm(truth)
     assert errors["strict"] < errors["default"] < 2e-5 < errors["tf32"] < 1e-3
     assert 2e-5 < errors["fp16"] < 1e-3 < errors["bf16"] < 1e-2
+
+
+FAULTS = {  # file of the ladder, what is replaced (once) and by what
+    "a barrier before the tile is read": (
+        "3_shared_tile",
+        "        __syncthreads();\n        if (o < O)",
+        "        if (o < O)",
+    ),
+    "a barrier before the tile is overwritten": (
+        "3_shared_tile",
+        "                }\n        __syncthreads();",
+        "                }",
+    ),
+    "the halo's last row": (
+        "3_shared_tile",
+        "rows = (TILE - 1) * sh + (KH - 1) * dh + 1",
+        "rows = (TILE - 1) * sh + (KH - 1) * dh",
+    ),
+    "the last column of the image": ("3_shared_tile", "k < W && c < C", "k < W - 1 && c < C"),
+    "a copy is not waited for": ("5_double_buffer", "wait_copies<0>();", ""),
+    "a barrier between two buffers": ("5_double_buffer", "        __syncthreads();  // chunk", "        // chunk"),
+    "results of the last pixel": ("5_double_buffer", "if (p >= pixels) continue;", "if (p >= pixels - 1) continue;"),
+    "the tap's column": (
+        "4_register_tile",
+        "v = tap % KW * dw;\n        for",
+        "v = (KW - 1 - tap % KW) * dw;\n        for",
+    ),
+}
+
+
+def complaints(step: str, text: str, folder: Path) -> int:
+    """In how many thread orders a forward kernel of this text gives wrong numbers or an error."""
+    file = folder / f"{step}.cu"
+    file.write_text(text)
+    case = next(c for c in cases("conv2d") if c.label == "3x3 valid, odd channels")
+    truth, caught = exact(ROWS["conv2d"], sample(case, F32), case.options), 0
+    for order in cuda_host.ORDERS:
+        p = problem("conv2d", case)
+        p.y.fill(np.nan)
+        phase = conv_phases.forward(p)[0]
+        with cuda_host.order(order), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(conv_shared_tile, "FILE", str(file))
+            try:
+                if step == "3_shared_tile":
+                    conv_shared_tile.convolve(cuda_host.device, phase)
+                else:
+                    conv_tiles.convolve(str(file), cuda_host.device, phase)
+                compare(ROWS["conv2d"], (p.y,), truth, F32)
+            except (AssertionError, cuda_host.KernelError):
+                caught += 1
+    return caught
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_caught(fault, tmp_path):
+    step, old, new = FAULTS[fault]
+    text = sources.text(f"conv/{step}.cu")
+    assert old in text, f"{step} has no {old!r} any more"
+    assert complaints(step, text.replace(old, new, 1), tmp_path) >= 1
+
+
+@pytest.mark.parametrize("step", sorted({step for step, _, _ in FAULTS.values()}))
+def test_without_a_fault_nothing_is_caught(step, tmp_path):
+    assert complaints(step, sources.text(f"conv/{step}.cu"), tmp_path) == 0
 
 
 def test_every_source_of_a_gradient_is_in_one_phase():
