@@ -90,6 +90,12 @@ def second_name(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> 
         tmp.unlink(missing_ok=True)
 
 
+def remove_left_over(path: str | os.PathLike[str]) -> None:
+    """Remove what killed writers of `path` left beside it, for a file that may not be written again."""
+    target = Path(path)
+    _remove_left_over(target.parent, f".{target.name[:180]}.")
+
+
 def _temporary(target: Path) -> Path:
     """A free name beside `target`, once what dead writers of `target` left behind is removed."""
     start = f".{target.name[:180]}."

@@ -14,6 +14,7 @@ from minunet import metrics
 from minunet.data import IGNORE, Dataset, instances_from_labels, write_tiff
 from minunet.data.mixed import Mixed, gather
 from minunet.training.pictures import panel, scene_panel
+from minunet.training.seen import likeliest
 from minunet.training.shown import alike
 
 SHOWN = 6  # scenes in the picture
@@ -57,6 +58,11 @@ class Cells:
             at = "" if score.threshold is None else f"   at threshold {score.threshold:.1f}"
             lines.append(f"  {name:20s} {score.value:.6f}{at}{parts}")
         return Verdict({name: asdict(score) for name, score in scores.items()}, row, lines, p)
+
+    def class_maps(self, verdict: Verdict) -> tuple[np.ndarray, float]:
+        """(uint8 (S, H, W), 1 is cell; the threshold of P(cell) that they are made with: that of the best V_Rand)."""
+        threshold = verdict.scores["v_rand"]["threshold"]
+        return (verdict.maps > threshold).astype(np.uint8), threshold
 
     def write(self, folder: Path, verdict: Verdict, note: str, mark: str) -> None:
         """The picture and the probabilities, 16 bits."""
@@ -106,6 +112,10 @@ class Scenes:
             lines.append(f"  {name:20s} {_shown(iu)} {_shown(part)}   {pixels / max(rows.sum(), 1):.2%}")
         return Verdict({**totals, **per_class, "confusion_matrix": matrix.tolist()}, self._row(found), lines, maps)
 
+    def class_maps(self, verdict: Verdict) -> tuple[np.ndarray | Mixed, float]:
+        """(the likeliest classes, 1/2: the threshold where there is one probability)."""
+        return verdict.maps, 0.5
+
     def write(self, folder: Path, verdict: Verdict, note: str, mark: str) -> None:
         """The picture of a few images, and the classes of all."""
         chosen = np.unique(np.linspace(0, len(self.held_out) - 1, SHOWN).round().astype(int))
@@ -127,7 +137,7 @@ class Scenes:
     @staticmethod
     def _classes(predictions: Iterable[np.ndarray]) -> np.ndarray | Mixed:
         """The likeliest classes, uint8 (S, H, W); of one logit, class 1 above 1/2."""
-        return gather((p.argmax(axis=2) if p.shape[2] > 1 else p[..., 0] > 0.5).astype(np.uint8) for p in predictions)
+        return gather(likeliest(p) for p in predictions)
 
     @staticmethod
     def _row(found: metrics.Scores) -> dict[str, float]:
