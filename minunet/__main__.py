@@ -16,11 +16,11 @@ from minunet import __version__, cli
 from minunet.errors import UsageError, UserError
 
 COMMANDS = {
-    "train": "train a network on ISBI 2012 or a synthetic stack",
+    "train": "train a network on ISBI 2012, CamVid, HeLa or your own images",
     "predict": "segment images of any size with a trained network",
     "evaluate": "score a segmentation made by any program",
-    "data": "look a folder of images over, fetch ISBI 2012, draw a synthetic stack",
-    "models": "list the networks and their sizes",
+    "data": "look a folder of images over, fetch a data set, draw a synthetic stack",
+    "models": "list the networks, show one's layers, take weights in and hand them out",
     "bench": "measure the kernels (from a checkout of the repository)",
     "check": "check this installation",
 }
