@@ -75,7 +75,9 @@ def _axis(values: Sequence[float], log: bool, begin: float, end: float) -> tuple
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """An HTML table: numbers to the right, floats with 4 digits after the point, None and NaN as a dash."""
+    """An HTML table: numbers to the right, floats with 4 digits after the point (6 below 0.01), None and NaN
+    as a dash.
+    """
     out = ["<table><thead><tr>", *(f"<th>{escape(str(h))}</th>" for h in head), "</tr></thead><tbody>"]
     for row in rows:
         out += ["<tr>", *(_cell(value) for value in row), "</tr>"]
@@ -86,7 +88,7 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return '<td class="n">-</td>'
     if isinstance(value, float | np.floating):
-        return f'<td class="n">{value:.4f}</td>'
+        return f'<td class="n">{value:.{6 if abs(value) < 0.01 else 4}f}</td>'
     if isinstance(value, int | np.integer):
         return f'<td class="n">{value:,}</td>'
     return f"<td>{escape(str(value))}</td>"

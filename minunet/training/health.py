@@ -33,14 +33,16 @@ def named_modules(model: Module, name: str = "") -> Iterator[tuple[str, Module]]
 @contextmanager
 def watching(model: Module, see: Callable[[str, Module, Any], None]) -> Iterator[None]:
     """Inside the block every module shows what its forward returned: see(name, module, result), inner modules first."""
-    modules = {id(module): (name, module) for name, module in named_modules(model)}
-    for name, module in modules.values():
+    modules = {id(module): (name, module, vars(module).get("forward")) for name, module in named_modules(model)}
+    for name, module, _ in modules.values():
         vars(module)["forward"] = _shown(name, module, module.forward, see)
     try:
         yield
     finally:
-        for _, module in modules.values():
+        for _, module, before in modules.values():
             del vars(module)["forward"]
+            if before is not None:
+                vars(module)["forward"] = before
 
 
 def _shown(name: str, module: Module, forward: Callable, see: Callable[[str, Module, Any], None]) -> Callable:

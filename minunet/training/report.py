@@ -146,7 +146,7 @@ def _images(trainer: Trainer, seen: Seen) -> str:
     for shown in seen.kept:
         text = f"{trainer.data.called(int(seen.held_out[shown.k]))}: {seen.measure} {shown.score:.4f}"
         if shown.pieces is not None:
-            text += f", {shown.pieces.mergers} cells merged, {shown.pieces.splits} pieces split off"
+            text += f"; cells merged {shown.pieces.mergers}, pieces split off {shown.pieces.splits}"
         caption = f"<figcaption>{escape(text)}</figcaption>"
         out.append(f'<figure class="wide">{picture(seen.picture(shown), text)}{caption}</figure>')
     return "".join(out)

@@ -14,8 +14,8 @@ LARGEST = 640  # pixels: height and width of a picture
 def alike(
     images: Sequence[np.ndarray], truth: Sequence[np.ndarray], found: Sequence[np.ndarray], largest: int = LARGEST
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(images uint8 (S, h, w[, C]), truth, found (S, h, w)): of the first one's size, sides of `largest` at most; 8-bit images of
-    that size stay as they are, others are stretched between their 1st and 99th percentile.
+    """(images uint8 (S, h, w[, C]), truth, found (S, h, w)): of the first one's size, sides of `largest` at most; 8-bit
+    images of that size stay as they are, others are stretched between their 1st and 99th percentile.
     """
     h, w = truth[0].shape
     shrink = min(1.0, largest / max(h, w))
