@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import gpu_checks, gpu_layers, gpu_networks, gpu_resources, gpu_table
+from bench import gpu_checks, gpu_layers, gpu_networks, gpu_numba, gpu_resources, gpu_table
 from bench.gpu_device import Clock, Device
 from bench.report import machine
 from minunet import backends, cli
@@ -25,13 +25,14 @@ from minunet.files import atomic_write
 SECONDS = 440.0  # in all: 8 minutes, less what starting and one slow call may take
 Section = tuple[str, Callable[[Device, Clock], Any], float]
 SECTIONS: tuple[Section, ...] = (  # name, what runs, its share of the time; what one leaves, the next may use
-    ("conformance", gpu_checks.conformance, 0.17),
-    ("ladder", gpu_checks.ladder, 0.13),
+    ("conformance", gpu_checks.conformance, 0.15),
+    ("ladder", gpu_checks.ladder, 0.11),
     ("network gradients", gpu_checks.network_gradients, 0.03),
     ("training run", gpu_checks.training_run, 0.04),
-    ("layers", gpu_layers.measure, 0.30),
+    ("layers", gpu_layers.measure, 0.27),
     ("memory-bound", gpu_layers.memory_bound, 0.05),
-    ("networks", gpu_networks.measure, 0.16),
+    ("networks", gpu_networks.measure, 0.14),
+    ("numba", gpu_numba.measure, 0.09),
     ("sanitizer", gpu_checks.sanitizer, 0.08),
     ("resources", gpu_resources.measure, 0.04),
 )

@@ -109,17 +109,6 @@ def _unless_impossible(check: Callable[..., None], arguments: tuple) -> None:
             raise
 
 
-def to_device(model: Any, device: Device) -> Any:
-    """The model with its parameters and buffers as arrays of the device."""
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, mu.nn.Parameter):
-                value.data = device.to(value.data)
-            elif name in module._buffers:
-                setattr(module, name, device.to(value))
-    return model
-
-
 def small_unet(seed: int = 0) -> Any:
     return models.build("unet", in_channels=1, n_classes=2, width=4, depth=1, seed=seed)
 
@@ -139,7 +128,7 @@ def gradients(device: Device, dtype: np.dtype) -> float:
     with mu.use_backend("reference"):
         truth = run(small_unet().astype(F64), np.asarray)
     with mu.use_backend(device.backend):
-        found = [device.numpy(g) for g in run(to_device(model.astype(dtype), device), device.to)]
+        found = [device.numpy(g) for g in run(model.astype(dtype).to(device.backend), device.to)]
     worst = float(np.max([np.linalg.norm(g - t) / np.linalg.norm(t) for g, t in zip(found, truth, strict=True)]))
     if not worst <= GRADIENT[dtype]:
         raise ValueError(f"a gradient in {dtype} is off by {worst:.1e}, and {GRADIENT[dtype]:.0e} is allowed")
@@ -161,7 +150,7 @@ def curve(device: Device | None, steps: int) -> list[float]:
     losses = []
     with mu.use_backend(device.backend if device else "cpu"):
         if device:
-            to_device(model, device)
+            model.to(device.backend)
         optimizer, data, target = SGD(model.parameters(), lr=0.05, momentum=0.9), mu.Tensor(to(x)), to(labels)
         for _ in range(steps):
             optimizer.zero_grad()

@@ -13,6 +13,7 @@ from minunet import backends
 
 FLUSH = 256 << 20  # bytes written between two calls: several times any L2
 REPEATS, WARMUP = 12, 3
+QUEUED, LONG = 8, 20.0  # calls in a row, as long as they take no more than so many ms together
 
 
 class Device:
@@ -63,6 +64,55 @@ class Device:
                 if turn >= WARMUP:
                     found[name].append(cuda.get_elapsed_time(start, end))
         return {name: spread(times) for name, times in found.items()}
+
+    def apart(self, call: Callable[[], Any]) -> dict[str, float] | None:
+        """{"launch_us", "kernel_ms"}: medians of what the host spends on a call, and of what the device does; None in a
+        dry run, which makes the call once.
+
+        For the second, calls are queued while the device is still writing zeros, so that none waits for its launch.
+        """
+        if self.dry:
+            call()
+            return None
+        cuda = self._cupy().cuda
+        if self._flush is None:
+            self._flush = self._cupy().zeros(FLUSH, np.uint8)
+
+        def timed(work: Callable[[], Any], before: Callable[[], Any]) -> float:  # ms
+            start, end = cuda.Event(), cuda.Event()
+            before()
+            start.record()
+            work()
+            end.record()
+            end.synchronize()
+            return cuda.get_elapsed_time(start, end)
+
+        whole = [timed(call, lambda: None) for _ in range(WARMUP)][-1]
+        fill = statistics.median(timed(lambda: self._flush.fill(0), lambda: None) for _ in range(WARMUP))
+        n = max(1, min(QUEUED, int(LONG / max(whole, 1e-3))))
+        launches, kernels = [], []
+
+        def several() -> None:
+            for _ in range(n):
+                call()
+
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            several()
+            launches.append((time.perf_counter() - start) / n)
+            self.wait()
+        fills = 2 + int(2e3 * n * statistics.median(launches) / fill)
+
+        def busy() -> None:
+            for _ in range(fills):
+                self._flush.fill(0)
+
+        for _ in range(REPEATS):
+            kernels.append(timed(several, busy) / n)
+        return {
+            "launch_us": round(1e6 * statistics.median(launches), 1),
+            "kernel_ms": round(statistics.median(kernels), 5),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Device, versions, clocks, as far as they can be read."""

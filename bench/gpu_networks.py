@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 import minunet as mu
-from bench.gpu_checks import to_device
 from bench.gpu_device import Clock, Device
 from bench.gpu_layers import PRECISIONS, short, torch_gpu
 from minunet import backends, models
@@ -43,7 +42,7 @@ def one(device: Device, what: str, batch: int, precision: str, clock: Clock) -> 
     labels = rng.integers(0, 2, (batch, *model.output_size(size, size))).astype(np.int32)
     torch, why = torch_gpu(device)
     peers = _peers(torch, model, x, labels, precision, what, clock) if torch else {}
-    to_device(model, device)
+    model.to(device.backend)
     run = _infer if what == "inference" else _step
     with backends.use_backend(device.backend), backends.precision(PRECISIONS[precision]):
         ours = run(model, device.to(x), device.to(labels))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.layers import PASSES
+from minunet.contract import ROWS
 
 NOT = "not measured"
 
@@ -98,4 +99,25 @@ def resources(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-SECTIONS = {"layers": layers, "resources": resources}
+def numba(found: dict[str, Any]) -> list[str]:
+    """Both times of each kind of kernel, a row an operation."""
+    kinds = ("cuda", "numba", "PyTorch")
+    rows = {k: v for k, v in found.items() if k in ROWS}
+    lines = plain({k: v for k, v in found.items() if k not in rows and k != "conformance"})
+    lines += plain(found["conformance"]) if "conformance" in found else []
+    lines += ["", f"{'operation':28} {'error':>9}" + "".join(f" {k + ' us':>11} {k + ' ms':>11}" for k in kinds)]
+    for name, entry in rows.items():
+        if isinstance(entry, str) or "wrong" in entry:
+            lines.append(f"{name:28} {entry if isinstance(entry, str) else entry['wrong']}")
+            continue
+        error = f"{entry['error']:9.1e}" if "error" in entry else f"{'-':>9}"
+        if not isinstance(entry["times"], dict):
+            lines.append(f"{name:28} {error} {NOT}")
+            continue
+        cells = (entry["times"].get(kind) for kind in kinds)
+        both = (f" {t['launch_us']:11.1f} {t['kernel_ms']:11.4f}" if t else f" {'-':>11} {'-':>11}" for t in cells)
+        lines.append(f"{name:28} {error}{''.join(both)}")
+    return [*lines, "", "us: what the host spends on a call; ms: what the device does"]
+
+
+SECTIONS = {"layers": layers, "resources": resources, "numba": numba}

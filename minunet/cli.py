@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from minunet.errors import UserError
+from minunet.errors import UsageError, UserError
+
+PRECISIONS = ("default", "strict", "tf32", "bf16", "fp16")  # minunet.backends has them too, and takes NumPy to load
 
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -20,6 +23,25 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     )
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return p
+
+
+def computing(p: argparse.ArgumentParser, otherwise: str) -> None:
+    """Add --device, --backend and --precision; `otherwise` says what happens without the first two."""
+    p.add_argument("--device", choices=("cpu", "cuda"), help=f"compute on the processor or an NVIDIA GPU; {otherwise}")
+    p.add_argument("--backend", metavar="NAME", help="who computes, by name, instead of --device; see minunet check")
+    p.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of convolutions: strict keeps to sums of products in float32; tf32, bf16, fp16 are a GPU's tensor cores",
+    )
+
+
+def backend(args: Mapping[str, Any]) -> str | None:
+    """The backend that --device or --backend names, None without either. Raises UsageError where they differ."""
+    device, name = args["device"], args["backend"]
+    if device and name and device != name:
+        raise UsageError(f"--device {device}, --backend {name}: exclude each other; give one")
+    return name or device
 
 
 def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:

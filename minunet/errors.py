@@ -12,6 +12,14 @@ class UserError(ValueError):
     exit_code = 1
 
 
+class DeviceMemoryError(UserError):
+    """A GPU's memory is full. what : the message without the remedy."""
+
+    def __init__(self, what: str, remedy: str = "use a smaller batch or tile"):
+        super().__init__(f"{what}; {remedy}")
+        self.what = what
+
+
 class UsageError(UserError):
     """The command line itself is wrong (exit code 2, as argparse uses)."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -25,7 +25,7 @@ from minunet import backends, ops
 from minunet.backends import shapes
 from minunet.listing import watched_kernels
 from minunet.models.base import Network
-from minunet.tensor import Tensor, no_grad
+from minunet.tensor import Tensor, no_grad, record
 
 BASE = 160 << 20  # bytes of Python, NumPy, Numba and compiled kernels
 KERNELS = 80 << 20  # bytes that loading compiled kernels adds when a network first runs
@@ -99,6 +99,41 @@ def _status(field: str) -> int | None:
     return None if line is None else int(line.split()[1]) << 10
 
 
+def training_step(model: Network, size: tuple[int, int], batch: int, slots: int) -> int:
+    """Bytes that one training step takes at most on a device: weights, gradients, the optimiser's `slots` arrays for
+    each weight, and what backward needs of (h, w) windows. Without the kernels' work space and the loss's few maps.
+    """
+    weights = sum(p.data.nbytes for p in model.parameters())
+    with _lock:
+        shape, (empty, most) = _on_shapes(model), _maker(_Count())
+        with backends.use_backend(backends.SHAPES), _making(empty):
+            y = shape.train()(Tensor(empty((batch, *size, model.channels[-1]), _dtype(model))))
+            outputs = y if isinstance(y, tuple) else (y,)
+            like = [(y.shape, y.dtype) for y in outputs]
+
+            def backward(dy: Any, need: tuple[bool, ...]) -> list[Any]:
+                return [empty(*of) for of in like]
+
+            loss = record("loss", shapes.ShapeArray(()), outputs, backward)
+            del y, outputs
+            loss.backward(shapes.ShapeArray(()))
+    return (1 + slots) * weights + most()
+
+
+def _maker(place: Any) -> tuple[Callable[..., _Array], Callable[[], int]]:
+    """`empty` that cuts arrays from `place`, and the bytes that `place` held at most."""
+    most = 0
+
+    def empty(shape: tuple[int, ...], dtype: Any) -> _Array:
+        nonlocal most
+        array = _Array(shape, dtype)
+        array._place = place.empty(array.shape, array.dtype)
+        most = max(most, place.stats()["held"])
+        return array
+
+    return empty, lambda: most
+
+
 def _replayed(model: Network, size: tuple[int, int], pooled: bool) -> int:
     from minunet.tiled import evaluating, full_size
 
@@ -109,14 +144,7 @@ def _replayed(model: Network, size: tuple[int, int], pooled: bool) -> int:
         from minunet.backends.cpu.memory import Pool
 
         place, threads = Pool(), get_num_threads()
-    most = 0
-
-    def empty(shape: tuple[int, ...], dtype: Any) -> _Array:
-        nonlocal most
-        array = _Array(shape, dtype)
-        array._place = place.empty(array.shape, array.dtype)
-        most = max(most, place.stats()["held"])
-        return array
+    empty, most = _maker(place)
 
     def kernel(name: str, *arrays: Any, **options: Any) -> None:
         if pooled and name in CONVOLUTIONS:
@@ -129,7 +157,7 @@ def _replayed(model: Network, size: tuple[int, int], pooled: bool) -> int:
             logits = full_size(shape(x), model.output_size(*size))
             (ops.softmax if logits.shape[-1] > 1 else ops.sigmoid)(logits)
             del x, logits
-    return most
+    return most()
 
 
 def _dtype(model: Network) -> np.dtype:
@@ -146,7 +174,10 @@ def _on_shapes(model: Network) -> Network:
     for _, buffer in model.named_buffers():
         if buffer.dtype.kind == "f":
             memo[id(buffer)] = shapes.ShapeArray(buffer.shape, buffer.dtype)
-    return copy.deepcopy(model, memo)
+    twin = copy.deepcopy(model, memo)
+    for p in twin.parameters():
+        p._node = None  # the copy's gradients are its own
+    return twin
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def to_torch(model: Module) -> tuple[str, dict[str, np.ndarray]]:
     state = {}
     for pair in pairs:
         for role, name in needed[pair.ours].items():
-            value = backends.owner(own[name]).numpy(own[name])
+            value = backends.to_numpy(own[name])
             if value.ndim == 4:
                 value = value.transpose(3, 0, 1, 2) if pair.kind == "transposed" else value.transpose(0, 3, 1, 2)
                 value = value[:, :, 0, 0] if pair.kind == "linear" else value
@@ -113,9 +113,9 @@ def fill(model: Module, found: Match) -> None:
     """Copy what was matched into the model, converted to its precision."""
     own = own_tensors(model)
     for name, value in found.values.items():
-        own[name][...] = value
+        backends.write(own[name], value)
     for name in found.zeros:
-        own[name][...] = 0
+        backends.write(own[name], 0)
 
 
 def match(model: Module, state_dict: Mapping[str, Any], encoder: bool = False, ordered: bool = True) -> Match:

@@ -153,7 +153,8 @@ class Tensor:
             dy = dy.data
         backend = backends.owner(self.data)
         if not isinstance(dy, backend.Array):
-            dy = backend.asarray(np.asarray(dy, self.dtype))
+            dy = np.asarray(dy, self.dtype)
+            dy = backend.asarray(dy).reshape(dy.shape)  # NumPy's contiguous arrays have an axis at least
         if dy.shape != self.shape or dy.dtype != self.dtype:
             raise ValueError(f"backward: dy is {dy.dtype} {dy.shape}; it must be {self.dtype} {self.shape}")
         return dy if dy.flags.c_contiguous else dy.copy()

@@ -26,11 +26,12 @@ import numpy as np
 
 from minunet import backends, footprint, ops
 from minunet.data.tiles import symmetries, window
-from minunet.errors import UserError
+from minunet.errors import DeviceMemoryError, UserError
 from minunet.models.base import Network
 from minunet.tensor import Tensor, no_grad
 
 MEMORY = 1 << 30  # bytes that the activations of one window may take
+SHARE = 0.8  # of a device's memory, where that is less; kernels need work space
 CONTEXT = 96  # pixels thrown away next to a cut, in networks that pad with zeros
 STRIDE = 32  # of networks whose legal sizes do not tell: no network of this era pools more often than 5 times
 
@@ -123,7 +124,7 @@ def layout(
     """The windows for an image of size (H, W).
 
     tile   : the output (h, w) wanted of each; None: as large as `memory` allows
-    memory : bytes for the arrays of one window (`minunet.footprint.activations`); None: MEMORY
+    memory : bytes for the arrays of one window (`minunet.footprint.activations`); None: MEMORY, or what a device has
     """
     stride, same = _stride(model), keeps_size(model)
     slack = stride - 1 if average > 1 else 0  # turned images have grids of their own
@@ -131,7 +132,7 @@ def layout(
     least = 2 * context + stride + (stride if slack else 0)  # a smaller output would leave nothing to keep
     whole = model.input_size(*size)
     if tile is None:
-        sides = _affordable(model, whole, least, MEMORY if memory is None else memory)
+        sides = _affordable(model, whole, least, room() if memory is None else memory)
     else:
         h, w = (tile, tile) if isinstance(tile, int | np.integer) else tile
         if min(h, w) < 1:
@@ -185,6 +186,15 @@ def predict_target(
     read     : (top, left, height, width) -> that window of the image (h, w, C), normalised, mirrored beyond its edges
     progress : called with the number of windows done after each
     """
+    try:
+        return _predict_target(model, read, plan, target, progress)
+    except DeviceMemoryError as error:
+        raise UserError(f"{error.what}; {_fitting(model, plan)}") from error
+
+
+def _predict_target(
+    model: Network, read: Callable, plan: Layout, target: Box, progress: Callable[[int], object] | None
+) -> np.ndarray:
     dtype = model.parameters()[0].dtype
     h, w = target[2:]
     result = None
@@ -202,6 +212,21 @@ def predict_target(
             if progress is not None:
                 progress(done)
     return result if plan.average == 1 else np.multiply(result, dtype.type(1 / plan.average), out=result)
+
+
+def room() -> int:
+    """Bytes that the arrays of a window may take where nobody says how many."""
+    device = getattr(backends.get(), "capacity", None)
+    return MEMORY if device is None else min(MEMORY, int(SHARE * device()))
+
+
+def _fitting(model: Network, plan: Layout) -> str:
+    """What to do where a device has no room for this layout's windows."""
+    size = tuple(axis.n for axis in plan.axes)
+    now = max(max(h, w) for _, _, h, w in plan.targets)
+    fits = max(max(h, w) for _, _, h, w in layout(model, size, None, plan.average).targets)
+    tile = min(fits, 3 * now // 4)
+    return f"tiles of {tile} x {tile} pixels, one at a time, would fit: give --tile {tile} (tile={tile})"
 
 
 def keeps_size(model: Network) -> bool:

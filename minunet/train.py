@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--out", metavar="DIR", help="output folder, new or empty (default: runs/DATA, runs/DATA-2, ...)")
     p.add_argument("--resume", metavar="DIR", help="continue the run in this folder, bit for bit")
-    p.add_argument("--backend", default="cpu", metavar="NAME", help="who computes (default: cpu)")
+    cli.computing(p, "(default: cpu, or as the resumed run)")
     p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
@@ -120,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from minunet.training import job  # NumPy, Numba and SciPy are loaded here, after usage errors and --help
 
-    options = job.Options(data_dir=args["data"], backend=args["backend"], threads=args["threads"], quiet=args["quiet"])
+    chosen = {"backend": cli.backend(args), "precision": args["precision"]}
+    options = job.Options(data_dir=args["data"], threads=args["threads"], quiet=args["quiet"], **chosen)
     if resumed is not None:
         return job.resume(resumed, options)
     return job.start(config, args["out"], options, own)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench_main
-from bench import gpu, gpu_checks, gpu_device, gpu_layers, gpu_networks, gpu_table
+from bench import gpu, gpu_checks, gpu_device, gpu_layers, gpu_networks, gpu_numba, gpu_table
 from bench.gpu_device import Clock, Device
+from minunet import backends
 from minunet.backends import cuda, cuda_host
 from minunet.backends.cuda.choose import LADDER
 from minunet.errors import UserError
@@ -47,7 +48,7 @@ def test_a_dry_run_does_everything(dry):
 def test_what_was_not_measured_is_no_number(dry):
     folder, _ = dry
     written = (folder / "results.json").read_text()
-    for key in ("median_ms", "tflops", "gbytes", "ratio", "share_of_copy", "images_per_second"):
+    for key in ("median_ms", "tflops", "gbytes", "ratio", "share_of_copy", "images_per_second", "launch_us"):
         assert f'"{key}"' not in written
     table = (folder / "results.txt").read_text()
     assert table.count("not measured") > 20
@@ -161,6 +162,59 @@ def test_networks_against_a_peer(torch_on_the_cpu):
         assert what != "inference" or entry["error"] <= gpu_networks.LOGITS["bf16"]
     found = gpu_networks.measure(device, Clock(-1))
     assert set(found.values()) == {"not measured: out of time"}
+
+
+class Apart(Stopwatch):
+    """Makes each call once and says that it took a microsecond to launch."""
+
+    def apart(self, call):
+        call()
+        return {"launch_us": 1.0, "kernel_ms": 2.5}
+
+
+def test_numba_is_compared_with_cuda(monkeypatch):
+    """With the reference in Numba's place, whose arrays are a dry run's."""
+    monkeypatch.setattr(gpu_numba, "NUMBA", "reference")
+    monkeypatch.setattr(gpu_numba, "CASES", 1)
+    found = gpu_numba.measure(Apart(dry=True), Clock(60))
+    assert found["conformance"]["failed"] == {} and found["conformance"]["passed"] > 50
+    rows = {row: entry for row, entry in found.items() if isinstance(entry, dict) and row != "conformance"}
+    assert len(rows) > 15
+    for row, entry in rows.items():
+        assert entry["error"] <= gpu_numba.WORST, row
+        assert entry["times"] == {kind: {"launch_us": 1.0, "kernel_ms": 2.5} for kind in ("cuda", "numba")}
+    lines = gpu_table.numba(found)
+    assert any(re.search(r"max_pool2d +\S+ +1\.0 +2\.5000 +1\.0 +2\.5000 +- +-$", line) for line in lines), lines
+    assert gpu.failures({"sections": {"numba": {"result": found}}}) == []
+
+
+def test_wrong_numba_kernels_are_not_timed(monkeypatch):
+    monkeypatch.setattr(gpu_numba, "NUMBA", "reference")
+    monkeypatch.setattr(gpu_numba, "WORST", -1.0)
+    device = Apart(dry=True)
+    operation = next(gpu_numba.operations(device, None, (1, 4, 4, 4)))
+    entry = gpu_numba.one(device, operation, with_numba=True)
+    assert "not timed" in entry["wrong"] and "times" not in entry
+    found = {"numba": "reference", operation.row: entry}
+    assert any("not timed" in line for line in gpu_table.numba(found))
+    assert gpu.failures({"sections": {"numba": {"result": found}}})
+
+
+def test_peers_of_numba():
+    """PyTorch's calls are the same operations as the rows of the same name: their results have the same shapes."""
+    torch, shape = pytest.importorskip("torch"), (2, 6, 8, 4)
+    peers = gpu_numba._peers(torch, shape, where="cpu")
+    device, seen = Device(dry=True), set()
+    for operation in gpu_numba.operations(device, None, shape):
+        if operation.row in peers:
+            with backends.use_backend("reference"):
+                y = backends.call(operation.row, *operation.arrays, **operation.options)
+            theirs = peers[operation.row]()
+            ours, theirs = (a[0] if isinstance(a, tuple) else a for a in (y, theirs))
+            if operation.row != "softmax_cross_entropy":  # its sums are not yet a mean
+                assert theirs.numel() == ours.size, operation.row
+            seen.add(operation.row)
+    assert seen == set(peers)
 
 
 def test_times_become_rates():

@@ -13,7 +13,7 @@ from minunet import backends
 from minunet.backends import cuda
 from minunet.backends.cuda import columns, launch, maps, nvrtc, sources
 from minunet.contract import ROWS
-from minunet.errors import UserError
+from minunet.errors import DeviceMemoryError, UserError
 
 F32 = np.dtype(np.float32)
 PARAMETERS = sources.kernels("pointwise.cu", "float")["dropout"]
@@ -195,8 +195,7 @@ def stand_in(monkeypatch):
         ndarray=Array,
         RawModule=Module,
         empty=lambda shape, dtype: np.empty(shape, dtype).view(Array),
-        asarray=lambda a: np.asarray(a).view(Array),
-        ascontiguousarray=lambda a: np.ascontiguousarray(a).view(Array),
+        asarray=lambda a, order=None: np.asarray(a, order=order).view(Array),
         asnumpy=np.asarray,
         cuda=SimpleNamespace(
             runtime=runtime,
@@ -234,6 +233,33 @@ def test_what_cupy_is_given(stand_in):
     assert any(a is y for a in arguments)
     assert any(type(a) is np.uint64 and a == 0 for a in arguments), "the missing bias"
     assert shared >= 0
+
+
+@needs_nvrtc
+def test_memory_that_is_full(stand_in):
+    """CuPy's error becomes one for the user, wherever memory is asked for."""
+
+    def refuse(*arguments, **options):
+        raise RefusedError("Out of memory allocating 512 bytes")
+
+    stand_in.empty = stand_in.asarray = refuse
+    for take in (lambda: cuda.empty((4,), np.float32), lambda: cuda.asarray(np.ones(4))):
+        with pytest.raises(
+            DeviceMemoryError, match=r"memory is full .*512 bytes.*; use a smaller batch or tile"
+        ) as error:
+            take()
+        assert error.value.what.endswith("512 bytes)")
+
+
+@needs_nvrtc
+def test_memory_overlap_and_one_number(stand_in):
+    memory = cuda.asarray(np.zeros(8, np.float32))
+    assert cuda.overlap(memory[:5], memory[4:])
+    assert not cuda.overlap(memory[:4], memory[4:])
+    assert cuda.asarray(np.asarray(3.0)).shape == ()
+    stand_in.cuda.runtime.memGetInfo = lambda: (1000, 5000)
+    stand_in.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 234)
+    assert cuda.capacity() == 1234
 
 
 @needs_nvrtc

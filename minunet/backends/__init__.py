@@ -6,12 +6,15 @@ A backend is a module with
     kernels         {row name: function(outputs..., inputs..., options...)}
     empty(shape, dtype)        an uninitialised array of its own
     asarray(a), numpy(a)       from and to NumPy
+and, where its arrays are not NumPy's,
+    overlap(a, b)              whether two contiguous arrays share memory
+    capacity()                 bytes that arrays may take on the device, those that are there now included
 It is imported when first used, so that `import minunet` needs neither Numba nor CuPy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
@@ -23,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from minunet.contract import ROWS, Row, Spec
-from minunet.errors import UserError
+from minunet.errors import UsageError, UserError
 
 # Public names in the order in which they are listed. Those whose module is missing are not part of this installation.
 NAMES = ("cpu", "reference", "cuda", "cuda_host", "numba_cuda")
@@ -85,6 +88,14 @@ def available() -> list[str]:
     return [name for name in installed() if getattr(_module(name), "available", lambda: True)()]
 
 
+def require(name: str) -> str:
+    """The name itself. Raises UsageError, saying why, where that backend cannot run here."""
+    if name not in (can := available()):
+        why = getattr(_module(name), "reason", str)() if name in installed() else ""
+        raise UsageError(f"--backend {name}: is not available here{why and f' ({why})'}; choose {', '.join(can)}")
+    return name
+
+
 def _module(name: str) -> ModuleType:
     if name not in _loaded:
         if name != SHAPES and name not in installed():
@@ -107,6 +118,19 @@ def owner(array: Any) -> ModuleType:
         if isinstance(array, module.Array):
             return module
     raise TypeError(f"no backend here works on {type(array).__module__}.{type(array).__name__}")
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """The array as a NumPy array: itself where it is one, else a copy from its device."""
+    return array if isinstance(array, np.ndarray) else owner(array).numpy(array)
+
+
+def write(array: Any, values: Any) -> None:
+    """array[...] = values, from a NumPy array or a number, wherever `array` lies; converted to its dtype."""
+    if isinstance(array, np.ndarray):
+        array[...] = values
+    else:
+        array[...] = owner(array).asarray(np.asarray(values, array.dtype)).reshape(np.shape(values))
 
 
 @contextmanager
@@ -216,7 +240,7 @@ def call(name: str, *inputs: Any, out: tuple[Any, ...] | None = None, **options:
                 array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min)
     else:
         outputs = out
-        _check_out(row, work.outputs, out, inputs)
+        _check_out(row, work.outputs, out, inputs, getattr(backend, "overlap", np.may_share_memory))
     passed = {k: v for k, v in options.items() if k not in row.shape_only} if row.shape_only else options
     kernel(*outputs, *inputs, **passed)
     for counter in _counters.get():
@@ -244,7 +268,8 @@ def _check(row: Row, inputs: tuple[Any, ...], backend: ModuleType) -> list[Spec 
             kind = type(array)
             raise TypeError(
                 f"{row.name}: {name} is a {kind.__module__}.{kind.__name__}, and backend {backend.name!r} works on"
-                f" {backend.Array.__module__}.{backend.Array.__name__}; choose the backend with use_backend()"
+                f" {backend.Array.__module__}.{backend.Array.__name__}; choose the backend with use_backend(), or move"
+                f" a network with .to({backend.name!r})"
             )
         dtype = array.dtype
         if name in row.integers:
@@ -262,11 +287,13 @@ def _check(row: Row, inputs: tuple[Any, ...], backend: ModuleType) -> list[Spec 
     return specs
 
 
-def _check_out(row: Row, expected: tuple[Spec, ...], out: tuple[Any, ...], inputs: tuple[Any, ...]) -> None:
+def _check_out(
+    row: Row, expected: tuple[Spec, ...], out: tuple[Any, ...], inputs: tuple[Any, ...], overlap: Callable
+) -> None:
     """An output has the row's shape and memory of its own; in place it may be the input of its position, as a whole."""
     for k, (array, spec) in enumerate(zip(out, expected, strict=True)):
         if (array.shape, array.dtype) != spec or not array.flags.c_contiguous:
             raise ValueError(f"{row.name}: out must be contiguous {spec.dtype} {spec.shape}, not {array.shape}")
         others = [*out[:k], *(a for i, a in enumerate(inputs) if not (row.in_place and i == k and a is array))]
-        if any(other is not None and np.may_share_memory(array, other) for other in others):
+        if any(other is not None and overlap(array, other) for other in others):
             raise ValueError(f"{row.name}: out must not share memory with an input or another output")

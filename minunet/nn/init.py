@@ -19,10 +19,10 @@ Initialiser = Callable[..., Any]
 
 
 def _array(shape: tuple[int, ...], make: Callable[[], np.ndarray]) -> Any:
-    """The float32 array that `make` makes, or its shape where only shapes are asked for."""
+    """The float32 array that `make` makes, on the backend in use, or its shape where only shapes are asked for."""
     if backends.get().name == backends.SHAPES:
         return backends.get().empty(shape, np.float32)
-    return make().astype(np.float32)
+    return backends.get().asarray(make().astype(np.float32))
 
 
 def he_normal(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int | None = None) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minunet import backends
 from minunet.tensor import Tensor
 
 
@@ -77,7 +78,7 @@ class Module:
     def state_dict(self) -> dict[str, np.ndarray]:
         """{dotted name: NumPy copy} of all parameters and buffers."""
         state = {name: p.numpy().copy() for name, p in self.named_parameters()}
-        state.update({name: np.array(b) for name, b in self.named_buffers()})
+        state.update({name: backends.to_numpy(b).copy() for name, b in self.named_buffers()})
         return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
@@ -97,7 +98,7 @@ class Module:
             if tuple(state[name].shape) != array.shape:
                 raise ValueError(f"tensor {name} has shape {tuple(state[name].shape)}; this model needs {array.shape}")
         for name, array in own.items():
-            array[...] = state[name]
+            backends.write(array, state[name])
 
     def train(self, mode: bool = True) -> Module:
         """Training behaviour of dropout and batch-norm, here and below. Returns self."""
@@ -108,6 +109,25 @@ class Module:
     def eval(self) -> Module:
         """Prediction behaviour: no dropout, batch-norm by its running statistics. Returns self."""
         return self.train(False)
+
+    def to(self, backend: str) -> Module:
+        """Bring every parameter and batch-norm's statistics to the arrays of a backend, and forget gradients: to a GPU
+        with `model.to("cuda")`, back with `model.to("cpu")`. Dropout's counts stay where they are: the host reads them.
+
+        To be done before an optimiser is made, which keeps arrays of the parameters' kind. Returns self.
+        """
+        module_of = backends.get(backend)
+
+        def moved(array: Any) -> Any:
+            return array if isinstance(array, module_of.Array) else module_of.asarray(backends.to_numpy(array))
+
+        for module in self.modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    value.data, value.grad = moved(value.data), None
+                elif name in module._buffers and value.dtype.kind == "f":
+                    setattr(module, name, moved(value))
+        return self
 
     def zero_grad(self) -> None:
         """Forget every gradient."""

@@ -51,7 +51,7 @@ class Optimizer:
         """{"steps": count, "slot.k": array of parameter k} as NumPy copies."""
         out = {"steps": np.array([self.steps], np.int64)}
         for s in self.slots:
-            out.update({f"{s}.{k}": np.array(backends.owner(a).numpy(a)) for k, a in enumerate(self.state[s])})
+            out.update({f"{s}.{k}": backends.to_numpy(a).copy() for k, a in enumerate(self.state[s])})
         return out
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
@@ -68,7 +68,7 @@ class Optimizer:
                     raise ValueError(f"optimiser state {s}.{k} has shape {shape}; this model needs {a.shape}")
         for s in self.slots:
             for k, a in enumerate(self.state[s]):
-                a[...] = state[f"{s}.{k}"]
+                backends.write(a, state[f"{s}.{k}"])
         self.steps = int(state["steps"][0])
 
 

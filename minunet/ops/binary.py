@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minunet.ops.loss import REDUCTIONS
-from minunet.ops.shared import Tensor, as_tensor, call, data, record
+from minunet.ops.shared import Tensor, as_tensor, call, data, like, numbers, record, scalar
 
 
 def sigmoid_cross_entropy(
@@ -34,9 +34,11 @@ def sigmoid_cross_entropy(
     if reduction not in REDUCTIONS:
         raise ValueError(f"sigmoid_cross_entropy: reduction {reduction!r} is unknown; it is one of {REDUCTIONS}")
     target = _target(target, logits, "sigmoid_cross_entropy", ignore_index)
-    weights = None if weight_map is None else _like(weight_map, logits, "sigmoid_cross_entropy: weight map")
+    weights = None
+    if weight_map is not None:
+        weights = like(_like(weight_map, logits, "sigmoid_cross_entropy: weight map"), logits)
     arrays = logits.data, target, weights
-    total, weighted, counted = (float(s) for s in call("sigmoid_cross_entropy", *arrays, ignore_index=ignore_index))
+    total, weighted, counted = numbers(call("sigmoid_cross_entropy", *arrays, ignore_index=ignore_index))
     divisor = {"mean": counted, "sum": 1.0, "weighted": weighted}[reduction]
     factor = 1.0 / divisor if divisor > 0 else 0.0
 
@@ -44,7 +46,7 @@ def sigmoid_cross_entropy(
         scale = float(dy) * factor
         return (call("sigmoid_cross_entropy_grad", *arrays, ignore_index=ignore_index, scale=scale),)
 
-    return record("sigmoid_cross_entropy", np.asarray(total * factor, logits.dtype), (logits,), backward)
+    return record("sigmoid_cross_entropy", scalar(total * factor, logits), (logits,), backward)
 
 
 def focal_loss(
@@ -72,14 +74,14 @@ def focal_loss(
         raise ValueError(f"focal_loss: reduction {reduction!r} is unknown; it is 'mean' or 'sum'")
     target = _target(target, logits, "focal_loss", ignore_index, hard=True)
     options = {"gamma": float(gamma), "alpha": float(alpha), "ignore_index": ignore_index}
-    total, counted = (float(s) for s in call("focal_loss", logits.data, target, **options))
+    total, counted = numbers(call("focal_loss", logits.data, target, **options))
     factor = 1.0 if reduction == "sum" else 1.0 / counted if counted > 0 else 0.0
     x = logits.data
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
         return (call("focal_loss_grad", x, target, **options, scale=float(dy) * factor),)
 
-    return record("focal_loss", np.asarray(total * factor, logits.dtype), (logits,), backward)
+    return record("focal_loss", scalar(total * factor, logits), (logits,), backward)
 
 
 def dice_loss(p: Tensor, target: Any, smooth: float = 1.0) -> Tensor:
@@ -93,7 +95,7 @@ def dice_loss(p: Tensor, target: Any, smooth: float = 1.0) -> Tensor:
     shapes, targets out of range and a negative smooth.
     """
     p, target, smooth = _overlapping(p, target, smooth, "dice_loss")
-    both, first, second = (float(s) for s in call("overlap", p.data, target))
+    both, first, second = numbers(call("overlap", p.data, target))
     above, below = 2 * both + smooth, first + second + smooth
     ratio, a, b = (1.0, 0.0, 0.0) if below == 0 else (above / below, -2 / below, above / below**2)
     return _one_minus("dice_loss", ratio, a, b, p, target)
@@ -106,7 +108,7 @@ def jaccard_loss(p: Tensor, target: Any, smooth: float = 1.0) -> Tensor:
     do not meet, and never less than the Dice loss.
     """
     p, target, smooth = _overlapping(p, target, smooth, "jaccard_loss")
-    both, first, second = (float(s) for s in call("overlap", p.data, target))
+    both, first, second = numbers(call("overlap", p.data, target))
     above, below = both + smooth, first + second - both + smooth
     # d(above / below) / dp_i = (t_i below - above (1 - t_i)) / below^2
     ratio, a, b = (1.0, 0.0, 0.0) if below == 0 else (above / below, -(above + below) / below**2, above / below**2)
@@ -127,11 +129,13 @@ def _one_minus(name: str, ratio: float, a: float, b: float, p: Tensor, target: A
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
         return (call("overlap_grad", target, a=float(dy) * a, b=float(dy) * b),)
 
-    return record(name, np.asarray(1.0 - ratio, p.dtype), (p,), backward)
+    return record(name, scalar(1.0 - ratio, p), (p,), backward)
 
 
 def _target(target: Any, x: Tensor, what: str, ignore_index: int | None = None, hard: bool = False) -> Any:
-    """The target in x's shape and dtype, after checking that it lies in 0..1 (`hard`: is 0 or 1) or is ignored."""
+    """The target in x's shape and dtype and beside x, after checking that it lies in 0..1 (`hard`: is 0 or 1) or is
+    ignored; one that lies on a device is not checked, as that would wait for it.
+    """
     target = _like(target, x, f"{what}: target")
     if isinstance(target, np.ndarray):
         good = (target == 0) | (target == 1) if hard else (target >= 0) & (target <= 1)
@@ -141,7 +145,7 @@ def _target(target: Any, x: Tensor, what: str, ignore_index: int | None = None, 
             allowed = "0 or 1" if hard else "in 0..1"
             ignored = "" if ignore_index is None else f", or ignore_index {ignore_index}"
             raise ValueError(f"{what}: target holds {target[~good][0]:g}; it must be {allowed}{ignored}")
-    return target
+    return like(target, x)
 
 
 def _like(array: Any, x: Tensor, what: str) -> Any:

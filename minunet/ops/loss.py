@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.ops.shared import Tensor, as_tensor, call, data, record
+from minunet.ops.shared import Tensor, as_tensor, call, data, like, numbers, record, scalar
 
 REDUCTIONS = ("mean", "sum", "weighted")
 
@@ -45,14 +45,13 @@ def softmax_cross_entropy(
     if reduction not in REDUCTIONS:
         raise ValueError(f"softmax_cross_entropy: reduction {reduction!r} is unknown; it is one of {REDUCTIONS}")
     if isinstance(target, np.ndarray):
-        target = labels(target, logits.shape[-1], ignore_index)
+        target = like(labels(target, logits.shape[-1], ignore_index), logits)
     weights = (_like(w, logits) for w in (weight_map, class_weight))
     arrays = (logits.data, target, *weights)
-    sums = call("softmax_cross_entropy", *arrays, ignore_index=ignore_index)
-    total, weighted, counted = (float(s) for s in sums)
+    total, weighted, counted = numbers(call("softmax_cross_entropy", *arrays, ignore_index=ignore_index))
     divisor = {"mean": counted, "sum": 1.0, "weighted": weighted}[reduction]
     factor = 1.0 / divisor if divisor > 0 else 0.0
-    loss = np.asarray(total * factor, logits.dtype)
+    loss = scalar(total * factor, logits)
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
         scale = float(dy) * factor
@@ -75,6 +74,8 @@ def labels(target: np.ndarray, n_classes: int, ignore_index: int) -> np.ndarray:
 
 
 def _like(weights: Any, logits: Tensor) -> Any:
-    """Weights as a contiguous array of the logits' dtype; None stays None."""
+    """Weights as a contiguous array of the logits' dtype, beside them; None stays None."""
     weights = data(weights)
-    return np.ascontiguousarray(weights, logits.dtype) if isinstance(weights, np.ndarray | list | tuple) else weights
+    if isinstance(weights, np.ndarray | list | tuple):
+        weights = np.ascontiguousarray(weights, logits.dtype)
+    return like(weights, logits)

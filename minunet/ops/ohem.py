@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minunet.ops.loss import labels, softmax_cross_entropy
-from minunet.ops.shared import Tensor, as_tensor, call, data
+from minunet.ops.shared import Tensor, as_tensor, call, data, like
 
 
 def ohem_cross_entropy(
@@ -37,7 +37,9 @@ def ohem_cross_entropy(
         raise ValueError(f"ohem_cross_entropy: threshold is {threshold}; it is a probability, above 0 and at most 1")
     if min_kept < 0:
         raise ValueError(f"ohem_cross_entropy: min_kept is {min_kept}; it must be at least 0")
-    target = labels(data(target), logits.shape[-1], ignore_index)
+    target = data(target)
+    if isinstance(target, np.ndarray):
+        target = like(labels(target, logits.shape[-1], ignore_index), logits)
     loss = call("pixel_cross_entropy", logits.data, target, ignore_index=ignore_index)
     easy = loss < _bar(loss, -log(threshold), min_kept)  # a NaN is not easy: it is kept, and shows
     chosen = target.copy()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.ops.shared import Tensor, as_tensor, call, data, record
+from minunet.ops.shared import Tensor, as_tensor, call, data, like, numbers, record, scalar
 
 
 def mse_loss(x: Tensor, target: Any) -> Tensor:
@@ -40,11 +40,11 @@ def _mean(kind: str, x: Any, target: Any) -> Tensor:
     if target.shape != x.shape or prod(x.shape) == 0:
         raise ValueError(f"{kind}_loss: target {target.shape} and x {x.shape} must have one shape, and an element")
     if isinstance(target, np.ndarray):
-        target = np.ascontiguousarray(target, x.dtype)
+        target = like(np.ascontiguousarray(target, x.dtype).reshape(x.shape), x)
     arrays, factor = (x.data, target), 1.0 / prod(x.shape)
-    (total,) = call("distance", *arrays, kind=kind)
+    (total,) = numbers(call("distance", *arrays, kind=kind))
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
         return (call("distance_grad", *arrays, kind=kind, scale=float(dy) * factor),)
 
-    return record(f"{kind}_loss", np.asarray(float(total) * factor, x.dtype), (x,), backward)
+    return record(f"{kind}_loss", scalar(total * factor, x), (x,), backward)

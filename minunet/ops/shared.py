@@ -10,7 +10,7 @@ import numpy as np
 from minunet.backends import call, owner
 from minunet.tensor import Tensor, record
 
-__all__ = ["Tensor", "as_tensor", "call", "data", "four", "like", "pair", "record"]
+__all__ = ["Tensor", "as_tensor", "call", "data", "four", "like", "numbers", "pair", "record", "scalar"]
 
 
 def as_tensor(x: Any) -> Tensor:
@@ -24,8 +24,20 @@ def data(x: Any) -> Any:
 
 
 def like(values: np.ndarray, x: Tensor) -> Any:
-    """A NumPy array as an array of the backend that x lives on."""
-    return owner(x.data).asarray(values)
+    """A NumPy array as an array of the backend that x lives on, of the same shape; other arrays as they are."""
+    if isinstance(x.data, np.ndarray) or not isinstance(values, np.ndarray):
+        return values
+    return owner(x.data).asarray(values).reshape(values.shape)
+
+
+def numbers(array: Any) -> list[float]:
+    """The elements of a small array of one axis, in one copy from its device."""
+    return owner(array).numpy(array).tolist()
+
+
+def scalar(value: float, x: Tensor) -> Any:
+    """A number as an array of shape () beside x, in its dtype."""
+    return like(np.asarray(value, x.dtype), x)
 
 
 def pair(value: int | tuple[int, int], name: str, least: int | None = None) -> tuple[int, int]:

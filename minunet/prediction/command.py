@@ -35,9 +35,8 @@ def run(args: argparse.Namespace) -> int:
         # What goes to stdout is made in a folder of its own first; what comes from stdin is read into one.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if piped else args.out)
         outputs = _outputs(args, files, folder, classes)
-        if args.backend not in (None, *backends.available()):
-            raise UsageError(f"--backend {args.backend}: there are {', '.join(backends.available())}")
-        stack.enter_context(backends.use_backend(args.backend or backends.get().name))
+        stack.enter_context(backends.use_backend(backends.require(cli.backend(vars(args)) or backends.get().name)))
+        stack.enter_context(backends.precision(args.precision or backends.asked_precision()))
         job = _job(args, classes)
         if piped:
             job.tell = _on_stderr
@@ -179,6 +178,8 @@ def _record(args: argparse.Namespace, job: Job, folder: Path, done: list, failed
         "trained_on": {"synthetic": synthetic, "source": source},
         "tile": args.tile,
         "average": args.average,
+        "backend": backends.get().name,
+        "precision": backends.asked_precision(),
         "versions": {"minunet": __version__, "checkpoint": job.saved.version},
         "files": done,
         "failed": failed,

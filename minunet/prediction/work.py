@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet import footprint, tiled
+from minunet import backends, footprint, tiled
 from minunet.checkpoint import Checkpoint
 from minunet.cli import one_line
 from minunet.data.dataset import resize_map
@@ -32,7 +32,7 @@ class Job:
     classes: list[int]
     tile: int | None = None
     average: int = 1
-    memory: float | None = None  # GiB that the program may take; None: tiled.MEMORY for a window's arrays
+    memory: float | None = None  # GiB that the program may take; None: tiled.room() for a window's arrays
     format: str | None = None  # "tiff", "npy", "zarr"; None: PNG for an image, TIFF for a stack
     overlay: str | None = None
     colours: list[tuple[int, int, int]] = field(default_factory=list)
@@ -74,7 +74,7 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
         "file": Path(name).name, "size and time": identity(file), "weights": weights_digest(model),
         "network's view": [str(saved.extra.get(key)) for key in ("normalise", "size")], "--average": job.average,
         "window": plan.sides, "--out-format": kind, "results": list(results.kinds),
-        "--overlay": job.overlay, "--palette": job.colours,
+        "--overlay": job.overlay, "--palette": job.colours, "--precision": backends.asked_precision(),
     }  # fmt: skip
     progress = Progress(paths["progress"], about, job.resume)
     formats = {k: _holding(kind, dtype) for k, (dtype, _) in results.kinds.items()}
@@ -147,7 +147,7 @@ def plan_within(job: Job, source: SectionFile, results: Results, kind: str) -> t
     base = job.base + source.decoded
     fixed = 4 * H * W if kind == "png" else 0  # a PNG's pixels, and once more while they are packed
     fixed += 4 * results.n_classes * (math.prod(source.seen) + H * W) if source.size else 0
-    budget = tiled.MEMORY if job.memory is None else int(job.memory * 2**30) - base - fixed
+    budget = tiled.room() if job.memory is None else int(job.memory * 2**30) - base - fixed
     for _ in range(8):
         plan = tiled.layout(model, source.seen, job.tile, job.average, max(budget, 1))
         arrays = footprint.activations(model, plan.sides)

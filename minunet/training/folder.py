@@ -68,6 +68,7 @@ def save(folder: Path, trainer: Trainer) -> None:
         "held_out": trainer.held_out.tolist(),
         "threads": numba.get_num_threads(),
         "backend": backends.get().name,
+        "precision": backends.asked_precision(),
         "versions": versions(),
     }
     checkpoint.save(folder / CHECKPOINT, trainer.model, optimizer=trainer.optimizer, extra=extra)
@@ -116,6 +117,7 @@ def write_results(folder: Path, trainer: Trainer, verdict: Verdict, threads: int
         "config": config.to_json(),
         "threads": threads,
         "backend": backends.get().name,
+        "precision": backends.asked_precision(),
         "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform()},
         "versions": versions(),
     }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -17,13 +17,14 @@ from minunet import backends, models
 from minunet.data import Dataset, hela, load_camvid, load_isbi, split, synthetic_membranes, synthetic_streets
 from minunet.data.dataset import resized
 from minunet.data.download import pixels_sha256
-from minunet.errors import UsageError, UserError
+from minunet.errors import DeviceMemoryError, UsageError, UserError
 from minunet.models import Network
 from minunet.training import folder as run_folder
 from minunet.training.config import Config, sections
 from minunet.training.defaults import OWN
 from minunet.training.inputs import check_channels, plan_window
 from minunet.training.loop import DivergedError, State, Trainer
+from minunet.training.memory import fitting
 from minunet.training.own import read_own
 
 
@@ -31,14 +32,15 @@ class Options(NamedTuple):
     """What concerns this call only, not the run's result."""
 
     data_dir: str | None = None
-    backend: str = "cpu"
+    backend: str | None = None  # None: that of the resumed run, or cpu
+    precision: str | None = None  # None: likewise, or default
     threads: int | None = None
     quiet: bool = False
 
 
 def start(config: Config, out: str | None, options: Options, own: Dataset | None = None) -> int:
     """A new run, on `own` where the user's files have been read already. Returns the exit code."""
-    _prepare(options)
+    options = _prepare(options, {})
     model = _build(config)
     data = load_data(config, options.data_dir, own)
     parts = _parts(config, data)
@@ -51,7 +53,7 @@ def resume(where: str, options: Options) -> int:
     file = run_folder.find_checkpoint(where)
     config, state, saved = run_folder.resume(file)
     options = options._replace(threads=options.threads or min(saved.extra["threads"], _cores()))
-    _prepare(options)
+    options = _prepare(options, saved.extra)
     data = load_data(config, options.data_dir)
     expected = saved.extra["data"]
     if data.sha256 != expected["sha256"]:
@@ -104,16 +106,15 @@ def _cores() -> int:
     return numba.config.NUMBA_NUM_THREADS
 
 
-def _prepare(options: Options) -> None:
-    """Threads and backend."""
-    if options.backend not in backends.available():
-        raise UsageError(
-            f"--backend {options.backend}: is not available here; choose {', '.join(backends.available())}"
-        )
+def _prepare(options: Options, before: Mapping[str, Any]) -> Options:
+    """Threads and backend; what was not asked for is as `before`, in the checkpoint of the resumed run."""
+    backend = backends.require(options.backend or before.get("backend", backends.DEFAULT))
+    precision = options.precision or before.get("precision", backends.PRECISIONS[0])
     if options.threads is not None:
         if options.threads > _cores():
             raise UsageError(f"--threads {options.threads}: this machine has {_cores()}; ask for that many at most")
         numba.set_num_threads(options.threads)
+    return options._replace(backend=backend, precision=precision)
 
 
 def _run(
@@ -126,7 +127,8 @@ def _run(
     where: Path,
     options: Options,
 ) -> int:
-    with backends.use_backend(options.backend):
+    with backends.use_backend(options.backend), backends.precision(options.precision):
+        model.to(options.backend)
         trainer = Trainer(config, data, parts, model, state, lambda t: run_folder.save(where, t))
         if optimizer_state is not None:
             trainer.optimizer.load_state_dict(optimizer_state)
@@ -136,6 +138,10 @@ def _run(
                 trainer.run(bar, tqdm.write if not options.quiet else print)
         except DivergedError as error:
             raise UserError(f"{error}; {_advice(config, where)}") from error
+        except DeviceMemoryError as error:
+            slots = len(trainer.optimizer.slots)
+            remedy = fitting(config, model, trainer.plan.seen, slots, backends.get().capacity())
+            raise UserError(f"{error.what}; {remedy}") from error
         if trainer.stopped:
             print(f"saved at step {state.step}; go on with: minunet train --resume {where}")
             return 130

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from minunet import ops
+from minunet import backends, ops
 from minunet.data import Dataset, enet_weights, median_frequency_weights
 from minunet.errors import UserError
 from minunet.models import Network
@@ -89,7 +89,7 @@ class Trainer:
         """
         values = []
         for k, batch in enumerate(batches):
-            outputs = self.model(Tensor(batch.x))
+            outputs = self.model(Tensor(backends.get().asarray(batch.x)))
             loss = objective(outputs, batch.y, batch.w, self.config, self.model, self.class_weight)
             values.append(loss.item())
             if not math.isfinite(values[-1]):

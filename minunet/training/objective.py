@@ -9,6 +9,7 @@ import numpy as np
 from minunet import ops
 from minunet.data import IGNORE
 from minunet.models import Network
+from minunet.ops.shared import like
 from minunet.tensor import Tensor
 from minunet.training.config import Config
 
@@ -111,7 +112,7 @@ def _known(x: Tensor, t: np.ndarray, labels: np.ndarray) -> tuple[Tensor, np.nda
         return x, t
     size = (1, 1, 1, counted.size)  # the product with a map is a gate on so many channels
     mask = counted.astype(x.dtype)
-    masked = ops.gate(ops.reshape(x, size), Tensor(mask.reshape(size)))
+    masked = ops.gate(ops.reshape(x, size), Tensor(like(mask.reshape(size), x)))
     return ops.reshape(masked, x.shape), t * mask
 
 

@@ -7,6 +7,8 @@ CuPy; `available()` is then false, and `reason()` says why.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 from minunet.backends.cuda import nvrtc
 from minunet.backends.cuda.rows import bind
 from minunet.backends.cuda.sources import Parameter, Program
-from minunet.errors import UserError
+from minunet.errors import DeviceMemoryError, UserError
 
 name = "cuda"
 OLDEST = 75  # Turing: what NVRTC 13 still compiles for
@@ -109,13 +111,35 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def asarray(a: Any) -> Any:
-    """A NumPy array, or one of the device, as a C-contiguous array of the device."""
-    return _cupy().ascontiguousarray(_cupy().asarray(a))
+    """A NumPy array, or one of the device, as a C-contiguous array of the device, of the same shape."""
+    module = _cupy()
+    with full():
+        return module.asarray(a, order="C")  # ascontiguousarray would make an array of one number a vector
 
 
 def numpy(a: Any) -> np.ndarray:
     """An array of the device as a NumPy array; waits for the kernels that write it."""
     return _cupy().asnumpy(a)
+
+
+def overlap(a: Any, b: Any) -> bool:
+    """Whether two contiguous arrays share memory."""
+    return a.data.ptr < b.data.ptr + b.nbytes and b.data.ptr < a.data.ptr + a.nbytes
+
+
+def capacity() -> int:
+    """Bytes that arrays may take on the device: what is free, and what CuPy's pool holds."""
+    module = _cupy()
+    return module.cuda.runtime.memGetInfo()[0] + module.get_default_memory_pool().total_bytes()
+
+
+@contextmanager
+def full() -> Iterator[None]:
+    """CuPy's error for a memory that is full as one for the user."""
+    try:
+        yield
+    except cupy()[0].cuda.memory.OutOfMemoryError as error:
+        raise DeviceMemoryError(f"the GPU's memory is full ({error})") from error
 
 
 @cache
@@ -135,10 +159,8 @@ class _Gpu:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         module = _cupy()
-        try:
+        with full():
             return module.empty(shape, dtype)
-        except module.cuda.memory.OutOfMemoryError as error:
-            raise UserError(f"the GPU's memory is full ({error}); use a smaller batch or tile") from error
 
     def address(self, array: Any) -> int:
         return array.data.ptr

@@ -7,13 +7,15 @@ on. Importable without numba-cuda; `available()` is then false, and `reason()` s
 
 from __future__ import annotations
 
+import sys
 from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from minunet.backends.cuda import cupy
+from minunet.backends import cuda as raw
+from minunet.backends.cuda import cupy, full
 from minunet.backends.numba_cuda.launch import Grid
 from minunet.backends.numba_cuda.library import REMEDY, numba_cuda, require, simulated
 from minunet.backends.numba_cuda.rows import bind
@@ -73,15 +75,27 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def asarray(a: Any) -> Any:
-    """A NumPy array, or one of the device, as a C-contiguous array of the device."""
+    """A NumPy array, or one of the device, as a C-contiguous array of the device, of the same shape."""
     _check()
-    module = np if simulated() else cupy()[0]
-    return module.ascontiguousarray(module.asarray(a))
+    if simulated():
+        return np.asarray(a, order="C")
+    with full():
+        return cupy()[0].asarray(a, order="C")
 
 
 def numpy(a: Any) -> np.ndarray:
     """An array of the device as a NumPy array; waits for the kernels that write it."""
     return a if isinstance(a, np.ndarray) else cupy()[0].asnumpy(a)
+
+
+def overlap(a: Any, b: Any) -> bool:
+    """Whether two contiguous arrays share memory."""
+    return np.may_share_memory(a, b) if simulated() else raw.overlap(a, b)
+
+
+def capacity() -> int:
+    """Bytes that arrays may take on the device; the simulator's are the host's, and nobody counts them."""
+    return sys.maxsize if simulated() else raw.capacity()
 
 
 @cache
@@ -97,11 +111,8 @@ class _Gpu:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         _check()
-        module = cupy()[0]
-        try:
-            return module.empty(shape, dtype)
-        except module.cuda.memory.OutOfMemoryError as error:
-            raise UserError(f"the GPU's memory is full ({error}); use a smaller batch or tile") from error
+        with full():
+            return cupy()[0].empty(shape, dtype)
 
     def run(self, kernel: Any, grid: Grid, block: Grid, arguments: tuple[Any, ...]) -> None:
         kernel[grid, block, _stream(cupy()[0].cuda.get_current_stream().ptr)](*arguments)
