@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 from minunet import cli
@@ -59,6 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     cli.computing(p, "(default: cpu, or as the resumed run)")
     p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
+    p.add_argument("--folds", type=int, metavar="K", help="K runs, each with another block of sections held out")
+    p.add_argument(
+        "--find-lr",
+        nargs="?",
+        type=int,
+        const=100,
+        metavar="STEPS",
+        help="try learning rates from low to high instead (100 steps), and suggest one",
+    )
     return p
 
 
@@ -108,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, resumed = _config(args), None
         sections(config.held_out)
     else:
-        settings += [name for name in ("model_arg", "out") if args[name] is not None]
+        settings += [name for name in ("model_arg", "out", "folds", "find_lr") if args[name] is not None]
         if settings:
             raise UsageError(
                 f"--resume {args['resume']}: takes its settings from the run's checkpoint; leave out"
@@ -118,12 +128,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args["threads"] is not None and args["threads"] < 1:
         raise UsageError(f"--threads {args['threads']}: must be at least 1")
 
+    if args["folds"] is not None and args["find_lr"] is not None:
+        raise UsageError("--folds, --find-lr: exclude each other; find the rate first")
+
     from minunet.training import job  # NumPy, Numba and SciPy are loaded here, after usage errors and --help
 
     chosen = {"backend": cli.backend(args), "precision": args["precision"]}
     options = job.Options(data_dir=args["data"], threads=args["threads"], quiet=args["quiet"], **chosen)
     if resumed is not None:
-        return job.resume(resumed, options)
+        from minunet.training import folds
+
+        in_folds = os.path.isfile(os.path.join(resumed, folds.RECORD))
+        return folds.resume(Path(resumed), options) if in_folds else job.resume(resumed, options)
+    if args["find_lr"] is not None:
+        from minunet.training import find_lr
+
+        return find_lr.run(config, args["out"], options, own, args["find_lr"])
+    if args["folds"] is not None:
+        from minunet.training import folds
+
+        return folds.run(config, args["out"], options, args["folds"])
     return job.start(config, args["out"], options, own)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import platform
@@ -17,18 +18,24 @@ import scipy
 import minunet
 from minunet import backends, checkpoint
 from minunet.errors import UserError
-from minunet.files import atomic_write
+from minunet.files import atomic_write, remove_left_over, second_name
 from minunet.training.config import Config
+from minunet.training.events import write_events
 from minunet.training.judges import Verdict
 from minunet.training.loop import DivergedError, State, Trainer
 from minunet.training.pictures import curve
+from minunet.training.report import report
 
 CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"  # the checkpoint of the validation with the highest main score
 COLUMNS = ("step", "seconds", "learning_rate", "loss")  # of the log; after them the judge's, and the data's name
 
 
 def new_folder(asked: str | None, name: str) -> Path:
-    """The folder for a new run, made: `asked`, which must be empty or new, or the first free runs/NAME, NAME-2, ..."""
+    """The folder for a new run, made: `asked`, which must be empty or new, or the first free runs/NAME, NAME-2, ...
+
+    What a write that was killed left behind (.NAME.tmp) does not count.
+    """
     if asked is None:
         k = 1
         while (folder := Path("runs") / (name if k == 1 else f"{name}-{k}")).exists():
@@ -37,7 +44,7 @@ def new_folder(asked: str | None, name: str) -> Path:
         folder = Path(asked)
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is a file; choose another --out")
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and not all(f.name.startswith(".") and f.suffix == ".tmp" for f in folder.iterdir()):
             raise UserError(f"{folder}: is not empty; choose another --out, or continue its run with --resume {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -50,7 +57,9 @@ def versions() -> dict[str, str]:
 
 
 def save(folder: Path, trainer: Trainer) -> None:
-    """Write checkpoint and log. Raises DivergedError, leaving the last good checkpoint, if a weight is not finite."""
+    """Write checkpoint and log; after a validation also the best checkpoint, if this is it, and the report. Raises
+    DivergedError, leaving the last good checkpoint, if a weight is not finite.
+    """
     for name, p in trainer.model.named_parameters():
         if not np.isfinite(p.numpy()).all():
             raise DivergedError(f"weights {name} are no longer finite at step {trainer.state.step}")
@@ -72,11 +81,31 @@ def save(folder: Path, trainer: Trainer) -> None:
         "versions": versions(),
     }
     checkpoint.save(folder / CHECKPOINT, trainer.model, optimizer=trainer.optimizer, extra=extra)
+    keep_best(folder / CHECKPOINT, trainer.state)
     with atomic_write(folder / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *trainer.judge.columns, "data"], restval="")
         writer.writeheader()
         label = "SYNTHETIC" if trainer.data.synthetic else trainer.data.name
         writer.writerows({**row, "data": label} for row in trainer.state.log)
+    second_name(folder / "log.csv", folder / "metrics.csv")
+    if trainer.seen is not None and trainer.seen.step == trainer.state.step:
+        write_report(folder, trainer, None)
+        write_events(folder, trainer.state.log)
+
+
+def keep_best(file: Path, state: State) -> None:
+    """Let best.safetensors be this checkpoint, if its state is that of the best validation. Also called when a run is
+    resumed: a kill may have come between the two.
+    """
+    remove_left_over(file.with_name(BEST))
+    if state.best is not None and state.best["step"] == state.step:
+        second_name(file, file.with_name(BEST))
+
+
+def best_of(folder: Path, state: State) -> Path:
+    """The checkpoint to predict with: the best one's file, where the last is not the best."""
+    last_is_best = state.best is None or state.best["step"] == state.step
+    return folder / (CHECKPOINT if last_is_best or not (folder / BEST).exists() else BEST)
 
 
 def find_checkpoint(where: str) -> Path:
@@ -102,12 +131,14 @@ def resume(file: Path) -> tuple[Config, State, checkpoint.Checkpoint]:
 
 
 def write_results(folder: Path, trainer: Trainer, verdict: Verdict, threads: int) -> dict[str, Any]:
-    """metrics.json, summary.txt, curve.png, held_out.png and the held-out predictions. Returns the metrics."""
+    """metrics.json, summary.txt, report.html, curve.png, held_out.png, held-out predictions. Returns the metrics."""
     data, state, config = trainer.data, trainer.state, trainer.config
     metrics = {
         "data": {"name": data.name, "source": data.source, "synthetic": data.synthetic, "sha256": data.sha256},
         "held_out": trainer.held_out.tolist(),
         "scores": verdict.scores,
+        "best": state.best,
+        "warnings": state.notes,
         "average": config.average,
         "steps": state.step,
         "seconds": round(state.seconds, 1),
@@ -129,7 +160,31 @@ def write_results(folder: Path, trainer: Trainer, verdict: Verdict, threads: int
     note = f"{data.name}{' (SYNTHETIC)' if data.synthetic else ''}"
     curve(folder / "curve.png", losses, held_out, note, judge.score, judge.least)
     judge.write(folder, verdict, note, "_SYNTHETIC" if data.synthetic else "")
+    write_report(folder, trainer, verdict)
+    write_events(folder, state.log)
     return metrics
+
+
+def write_report(folder: Path, trainer: Trainer, verdict: Verdict | None) -> None:
+    """report.html of the last validation, or of the end of the run, which has a verdict."""
+    with (folder / CHECKPOINT).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    cores = f"{os.cpu_count()} cores, {numba.get_num_threads()} threads"
+    facts = {
+        "processor": f"{processor()}, {cores}",
+        "system": platform.platform(),
+        "backend": backends.get().name,
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "network": network(trainer),
+        "sha256 of the data's pixels": trainer.data.sha256,
+        f"sha256 of {CHECKPOINT} at step {trainer.state.step}": digest,
+    }
+    hints = [
+        f"minunet predict {best_of(folder, trainer.state)} IMAGE... --out DIR",
+        f"minunet train --resume {folder}",
+    ]
+    seen = trainer.seen
+    _write_text(folder / "report.html", report(trainer, seen, verdict, facts, hints[: 1 if verdict else 2]))
 
 
 def summary(trainer: Trainer, verdict: Verdict) -> str:

@@ -38,12 +38,26 @@ class Options(NamedTuple):
     quiet: bool = False
 
 
-def start(config: Config, out: str | None, options: Options, own: Dataset | None = None) -> int:
-    """A new run, on `own` where the user's files have been read already. Returns the exit code."""
+class Prepared(NamedTuple):
+    """What a new run is made of."""
+
+    options: Options
+    model: Network
+    data: Dataset
+    parts: tuple[np.ndarray, np.ndarray]  # train, held out
+
+
+def prepare(config: Config, options: Options, own: Dataset | None = None) -> Prepared:
+    """Threads, backend, network and data, on `own` where the user's files have been read already."""
     options = _prepare(options, {})
     model = _build(config)
     data = load_data(config, options.data_dir, own)
-    parts = _parts(config, data)
+    return Prepared(options, model, data, _parts(config, data))
+
+
+def start(config: Config, out: str | None, options: Options, own: Dataset | None = None) -> int:
+    """A new run, on `own` where the user's files have been read already. Returns the exit code."""
+    options, model, data, parts = prepare(config, options, own)
     where = run_folder.new_folder(out, data.name)
     return _run(config, State(), data, parts, model, None, where, options)
 
@@ -63,6 +77,7 @@ def resume(where: str, options: Options) -> int:
         )
     print(f"resuming {file} at step {state.step}")
     parts = _parts(config, data)
+    run_folder.keep_best(file, state)
     return _run(config, state, data, parts, saved.model, saved.optimizer_state, file.parent, options)
 
 
@@ -200,4 +215,6 @@ def _finish(trainer: Trainer, where: Path, quiet: bool) -> None:
     run_folder.write_results(where, trainer, verdict, numba.get_num_threads())
     print(run_folder.summary(trainer, verdict), end="")
     print(f"scored in {time.monotonic() - begin:.1f} s; see {where}{os.sep}: summary.txt, held_out.png, curve.png")
-    print(f"predict: minunet predict {where / run_folder.CHECKPOINT} IMAGE... --out DIR")
+    file = run_folder.best_of(where, trainer.state)
+    why = f"   (best: step {trainer.state.best['step']})" if file.name == run_folder.BEST else ""
+    print(f"predict: minunet predict {file} IMAGE... --out DIR{why}")

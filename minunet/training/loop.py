@@ -15,17 +15,20 @@ from tqdm import tqdm
 
 from minunet import backends, ops
 from minunet.data import Dataset, enet_weights, median_frequency_weights
+from minunet.data.tiles import window
 from minunet.errors import UserError
 from minunet.models import Network
 from minunet.nn.optim import SGD, Adam, Optimizer
 from minunet.predict import predict
 from minunet.tensor import Tensor
 from minunet.training.config import Config
+from minunet.training.health import culprit, dead_relus, warnings
 from minunet.training.inputs import plan_window, prepare
 from minunet.training.judges import JUDGES, Verdict
 from minunet.training.objective import objective
 from minunet.training.sampler import Batch, Sampler
 from minunet.training.schedule import learning_rate, total_steps
+from minunet.training.seen import Seen
 
 LOG_EVERY = 20  # steps that one row of the log averages
 SAVE_SECONDS = 30.0  # a kill loses at most this much work
@@ -45,6 +48,9 @@ class State:
     validations: int = 0
     pending: list[float] = field(default_factory=list)  # losses since the last row of the log
     log: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None  # {"step", "score"} of the validation with the highest main score
+    health: list[dict[str, Any]] = field(default_factory=list)  # at validations: {"step", "dead", "worst", "layer"}
+    notes: list[dict[str, Any]] = field(default_factory=list)  # warnings: {"step", "text"}
 
 
 class Trainer:
@@ -75,6 +81,8 @@ class Trainer:
         self.total = total_steps(config, labels.size, pixels)
         self.optimizer = make_optimizer(config, model)
         self.judge = JUDGES[data.scored](data, self.held_out)
+        self.seen: Seen | None = None  # by the last validation
+        self.broken: Batch | None = None  # whose loss was not finite
         self.stopped = False
 
     def progress(self) -> float:
@@ -83,24 +91,29 @@ class Trainer:
             return self.state.step / self.total
         return self.state.seconds / (60 * self.config.minutes) if self.config.minutes else 1.0
 
-    def step(self, batches: list[Batch]) -> float:
-        """One step: forward, loss, backward of each batch, one update by the mean of their gradients. Returns the mean
-        loss; a loss that is not finite updates nothing.
+    def step(self, batches: list[Batch], rate: float | None = None) -> float:
+        """One step: forward, loss, backward of each batch, one update by the mean of their gradients, with the learning
+        rate `rate` or that of the schedule. Returns the mean loss; a loss that is not finite updates nothing.
         """
         values = []
         for k, batch in enumerate(batches):
-            outputs = self.model(Tensor(backends.get().asarray(batch.x)))
-            loss = objective(outputs, batch.y, batch.w, self.config, self.model, self.class_weight)
+            loss = self.loss(batch)
             values.append(loss.item())
             if not math.isfinite(values[-1]):
+                self.broken = batch
                 return values[-1]
             if k == 0:
                 self.optimizer.zero_grad()
             (loss if len(batches) == 1 else ops.scale(loss, 1 / len(batches))).backward()
         done = self.progress() if self.total is None else (self.state.step + 0.5) / self.total
-        self.optimizer.lr = learning_rate(self.config, done)
+        self.optimizer.lr = learning_rate(self.config, done) if rate is None else rate
         self.optimizer.step()
         return sum(values) / len(values)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch, on the tape."""
+        outputs = self.model(Tensor(backends.get().asarray(batch.x)))
+        return objective(outputs, batch.y, batch.w, self.config, self.model, self.class_weight)
 
     def run(self, bar: tqdm, say: Callable[[str], None]) -> None:
         """Train until the budget is used or a signal asks to stop. Raises DivergedError if the loss breaks."""
@@ -116,7 +129,7 @@ class Trainer:
                     waited = time.monotonic() - start
                     loss = self.step(now)
                     if not math.isfinite(loss):
-                        raise DivergedError(f"the loss became {loss} at step {state.step + 1}")
+                        raise DivergedError(f"the loss became {loss} at step {state.step + 1}{self._where()}")
                     state.step += 1
                     state.waiting += waited
                     self._log(loss)
@@ -133,6 +146,11 @@ class Trainer:
         finally:
             batches.close()
         self.save(self)
+
+    def _where(self) -> str:
+        """Which layer a loss that is not finite came from: the failed batch once more, every layer watched."""
+        found = culprit(self.model, lambda: self.loss(self.broken)) if self.broken is not None else ""
+        return f": {found}" if found else ""
 
     def _log(self, loss: float) -> None:
         state = self.state
@@ -161,22 +179,47 @@ class Trainer:
 
     def validate(self, say: Callable[[str], None]) -> None:
         """Score the held-out images; a row in the log and a line for the reader."""
-        row, text = self.judge.quick(self.predict_held_out())
+        seen = Seen(self.data, self.held_out, self.state.step)
+        row, text = self.judge.quick(seen.passing(self.predict_held_out()))
         self.state.validations += 1
         self.add_row(**row)
         losses = [row["loss"] for row in self.state.log if "loss" in row]
         loss = f"{losses[-1]:.4f}" if losses else "-"
         say(f"step {self.state.step:6d}   loss {loss}   held out: {text}   ({self.state.seconds / 60:.1f} min)")
+        self._examine(seen, row, say)
+        self.seen = seen
         self.model.train()
 
-    def final(self, progress: Any = None) -> Verdict:
+    def _examine(self, seen: Seen, row: dict[str, float], say: Callable[[str], None]) -> None:
+        """Note what looks wrong, a line for each, and whether this is the best validation so far."""
+        state, image = self.state, self.held_out_images[0]
+        h, w = self.plan.seen
+        x = window(image, (image.shape[0] - h) // 2, (image.shape[1] - w) // 2, h, w).reshape(1, h, w, -1)
+        dead = dead_relus(self.model, x)
+        if dead is not None:
+            state.health.append({"step": state.step, "dead": dead.share, "worst": dead.worst, "layer": dead.layer})
+        losses = [logged["loss"] for logged in state.log if "loss" in logged]
+        for text in warnings(losses, seen.matrix, dead, self.data.classes):
+            state.notes.append({"step": state.step, "text": text})
+            say(f"warning: {text}")
+        score = row[self.judge.columns[0]]
+        if math.isfinite(score) and (state.best is None or score > state.best["score"]):
+            state.best = {"step": state.step, "score": float(score)}
+
+    def final(self, progress: Any = None, say: Callable[[str], None] = print) -> Verdict:
         """Score the held-out images with everything; a row in the log, unless a validation has just made it."""
         verdict = self.judge.final(self.predict_held_out(self.config.average, progress))
+        maps, threshold = self.judge.class_maps(verdict)
+        seen = Seen(self.data, self.held_out, self.state.step, threshold)
+        for k, found in enumerate(maps):
+            seen.add(k, found)
         last = self.state.log[-1] if self.state.log else {}
         if last.get("step") != self.state.step or self.judge.columns[0] not in last:
             self.state.validations += 1
             self.add_row(**verdict.row)
+            self._examine(seen, verdict.row, say)
             self.save(self)
+        self.seen = seen
         return verdict
 
 

@@ -1,0 +1,275 @@
+"""report.html, the best checkpoint, metrics.csv: what a run leaves for people."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minunet import checkpoint, cli, train
+from minunet.data import IGNORE, Dataset, synthetic_membranes, write_tiff
+from minunet.data.streets import synthetic_streets
+from minunet.metrics.pieces import MERGED, SPLIT, pieces
+from minunet.training import events, job, judges
+from minunet.training import folder as run_folder
+from minunet.training.charts import _axis, confusion, line_chart, table
+from minunet.training.loop import State
+from minunet.training.seen import Seen, likeliest
+
+SMALL = ["--depth", "1", "--width", "2", "--tile", "44", "--steps", "60", "--validate", "3", "--quiet"]
+VOID = {"meta", "img", "line", "circle", "polyline", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close as they open, and collects what the page would load."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.loads, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        assert tag not in ("script", "link", "iframe", "object"), tag
+        self.loads += [v for k, v in attributes if k in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def run(*arguments) -> int:
+    return cli.run(train.main, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stack <&>")
+    images, labels = synthetic_membranes(sections=5, size=60, seed=3)
+    write_tiff(folder / "train-volume.tif", images)
+    write_tiff(folder / "train-labels.tif", labels * 255)
+    return folder
+
+
+def step_of(file) -> int:
+    return checkpoint.load(file).extra["state"]["step"]
+
+
+def test_a_report_is_one_whole_page(stack, tmp_path, monkeypatch):
+    out, pages = tmp_path / "out", []
+    write = run_folder.write_report
+
+    def noted(folder, trainer, verdict):
+        write(folder, trainer, verdict)
+        pages.append((trainer.state.step, verdict is None, (folder / "report.html").read_text()))
+
+    monkeypatch.setattr(run_folder, "write_report", noted)
+    assert run("isbi", "--data", stack, "--out", out, *SMALL, "--held-out", "1,3") == 0
+    assert [(step, running) for step, running, _ in pages] == [(20, True), (40, True), (60, False)]
+    for step, running, text in pages:
+        page, words = Page(text), " ".join(Page(text).words)
+        assert all(source.startswith("data:image/png;base64,") for source in page.loads) and len(page.loads) == 2
+        assert "stack <&>" not in text and ("the run goes on" in words) == running
+        for name in (
+            "training loss",
+            "held out v rand",
+            "Confusion matrix",
+            "section 3: Rand F-score",
+            "cell interior",
+        ):
+            assert name in words, (step, name)
+        assert "@media (prefers-color-scheme: dark)" in text and text.count("<svg") >= 3
+        for source in page.loads:
+            picture = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))
+            assert picture.size == (4 * 60 + 3 * 4, 60) and picture.mode == "RGB"
+    last = pages[-1][2]
+    digest = hashlib.sha256((out / "checkpoint.safetensors").read_bytes()).hexdigest()
+    for part in (digest, checkpoint.load(out / "checkpoint.safetensors").extra["data"]["sha256"], np.__version__):
+        assert part in last
+    assert "held-out</td><td>1,3" in last and "warping_error" in last
+    assert (out / "metrics.csv").read_text() == (out / "log.csv").read_text()
+
+
+def test_scenes_have_a_report_too(tmp_path, monkeypatch):
+    drawn = synthetic_streets(8, (24, 36), seed=1)
+    monkeypatch.setattr(job, "synthetic_streets", lambda seed: drawn)
+    small = ("--model", "segnet", "--width", 2, "--steps", 2, "--batch", 2, "--validate", 1, "--quiet")
+    assert run("streets", *small, "--model-arg", "stages=((1,),(2,))", "--out", tmp_path / "out") == 0
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    words = " ".join(page.words)
+    assert "SYNTHETIC data, made up" in words and "mean IoU" in words and "red: wrong class" in words
+    assert all(name in words for name in drawn.classes)
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(stack, tmp_path, monkeypatch, capsys):
+    out, scores = tmp_path / "out", iter((0.3, 2.0))
+    quick = judges.Cells.quick
+
+    def told(self, predictions):
+        row, text = quick(self, predictions)
+        return row | {"held_out_v_rand": next(scores)}, text
+
+    monkeypatch.setattr(judges.Cells, "quick", told)
+    assert run("isbi", "--data", stack, "--out", out, *SMALL) == 0
+    assert step_of(out / "checkpoint.safetensors") == 60 and step_of(out / "best.safetensors") == 40
+    assert f"minunet predict {out / 'best.safetensors'} IMAGE... --out DIR   (best: step 40)" in capsys.readouterr().out
+    assert f"minunet predict {out / 'best.safetensors'}" in (out / "report.html").read_text()
+
+
+def test_a_kill_between_checkpoint_and_best_is_made_good(stack, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run("isbi", "--data", stack, "--out", out, *SMALL, "--validate", "1") == 0
+    assert f"minunet predict {out / 'checkpoint.safetensors'} IMAGE... --out DIR\n" in capsys.readouterr().out
+    (out / "best.safetensors").unlink()
+    left = out / ".best.safetensors.0123abcd.tmp"
+    left.write_text("of a kill")
+    assert run("--resume", out, "--data", stack, "--quiet") == 0
+    assert step_of(out / "best.safetensors") == 60 and not left.exists()
+
+
+def test_a_state_of_an_older_run_is_read():
+    old = {"step": 3, "seconds": 1.0, "waiting": 0.0, "validations": 0, "pending": [], "log": []}
+    assert State(**old).best is None and State(**old).notes == []
+
+
+def test_left_over_files_do_not_fill_a_folder(tmp_path):
+    (tmp_path / ".report.html.0123abcd.tmp").write_text("half")
+    assert run_folder.new_folder(str(tmp_path), "x") == tmp_path
+    (tmp_path / ".hidden").write_text("mine")
+    with pytest.raises(ValueError, match="not empty"):
+        run_folder.new_folder(str(tmp_path), "x")
+
+
+WRITER = """
+import pathlib
+
+class SummaryWriter:
+    def __init__(self, folder):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        self.file = open(pathlib.Path(folder) / "events.out.tfevents.1", "x")
+
+    def add_scalar(self, *row):
+        print(*row, file=self.file)
+
+    def close(self):
+        self.file.close()
+"""
+
+
+def test_tensorboard_has_the_log_where_it_is_installed(tmp_path, monkeypatch):
+    (tmp_path / "a_writer.py").write_text(WRITER)
+    monkeypatch.syspath_prepend(tmp_path)
+    log = [{"step": 20, "seconds": 1.5, "loss": 0.5}, {"step": 30, "seconds": 2.0, "held_out_v_rand": 0.9}]
+    monkeypatch.setattr(events, "WRITERS", (("no_writer_at_all", "Writer"), ("a_writer", "SummaryWriter")))
+    for _ in range(2):  # the second time it takes the first one's place
+        assert events.write_events(tmp_path, log)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert file.read_text().splitlines() == ["loss 0.5 20", "held_out_v_rand 0.9 30"]
+    monkeypatch.setattr(events, "WRITERS", events.WRITERS[:1])
+    assert not events.write_events(tmp_path / "other", log) and not (tmp_path / "other").exists()
+
+
+# --------------------------------------------------------------------------------------------------- pieces and images
+
+
+def cells(text: str) -> np.ndarray:
+    """A row of digits, every one ten pixels wide."""
+    return np.repeat(np.array([[int(c) for c in text]]), 10, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "marked", "splits", "mergers"),
+    [
+        ("11102222", "33333333", "22200000", 0, 1),  # the smaller cell is swallowed
+        ("111022", "555066", "000000", 0, 0),  # other numbers, the same cells
+        ("111111", "222033", "000011", 1, 0),  # a piece is split off
+        ("111122", "333344", "000000", 0, 0),
+        ("1112222", "3333444", "0000000", 0, 0),  # a border that lies a little off
+        ("000000", "111111", "000000", 0, 0),
+        ("111111", "000000", "000000", 0, 0),
+        ("111111222", "333445555", "000110000", 1, 0),
+        ("1111022033333", "4444444444444", "2222022000000", 0, 2),
+    ],
+)
+def test_pieces(truth, found, marked, splits, mergers):
+    truth, found = cells(truth), cells(found)
+    before = truth.copy(), found.copy()
+    result = pieces(truth, found)
+    assert (SPLIT, MERGED) == (1, 2) and np.array_equal(result.kinds, cells(marked))
+    assert result.splits == splits and result.mergers == mergers
+    assert np.array_equal(truth, before[0]) and np.array_equal(found, before[1])
+
+
+def test_specks_are_no_pieces():
+    truth, found = np.ones((6, 20), int), np.ones((6, 20), int)
+    found[2, 3:12] = 2  # 9 pixels
+    assert pieces(truth, found)[1:] == (0, 0)
+    found[2, 3:13] = 2
+    assert pieces(truth, found)[1:] == (1, 0)
+    with pytest.raises(ValueError, match="match"):
+        pieces(truth, found[:, 1:])
+
+
+def test_the_worst_and_the_best_are_kept():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (9, 10, 12)).astype(np.uint8)
+    labels[4] = IGNORE  # no label: never shown
+    images = rng.integers(0, 256, (9, 10, 12), np.uint8)
+    data = Dataset(images, labels, "x", True, "x", "", ("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (255, 0, 0)), "classes")
+    seen = Seen(data, np.arange(9), 1)
+    for k in range(9):
+        wrong = np.where(np.arange(120).reshape(10, 12) < k * 5 % 9 * 12, (labels[k] + 1) % 3, labels[k])
+        seen.add(k, np.where(labels[k] == IGNORE, 0, wrong).astype(np.uint8))
+    order = sorted((k for k in range(9) if k != 4), key=lambda k: -(k * 5 % 9))
+    assert [shown.k for shown in seen.kept] == [*order[:3], *order[-2:]]
+    assert seen.matrix.sum() == 8 * 120
+    assert seen.picture(seen.kept[0]).shape == (10, 4 * 12 + 3 * 4, 3)
+
+
+def test_likeliest():
+    p = np.array([[[0.2, 0.8], [0.7, 0.3]]])
+    assert likeliest(p).tolist() == [[1, 0]] and likeliest(p[..., 1:]).tolist() == [[1, 0]]
+
+
+# -------------------------------------------------------------------------------------------------------------- charts
+
+
+def test_charts():
+    assert line_chart([("none", []), ("nan", [(1, np.nan)])], "x") == ""
+    svg = line_chart([("a<b", [(0, 1.0), (10, 3.0), (5, np.inf)]), ("c", [(1, 2.0)])], "steps & more")
+    Page(svg)
+    assert svg.count("<circle") == 3 and "a<b" not in svg and "steps &amp; more" in svg
+    ys = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
+    assert ys[1] < ys[2] < ys[0]  # larger values are higher up
+    assert line_chart([("a", [(1, 0.0)])], "x", log_y=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "log"), [([0, 1], False), ([5, 5], False), ([0, 0], False), ([20, 5500], False), ([1e-6, 10], True)]
+    + [([0.5, 0.69], True), ([0.123, 0.124], False), ([-3, 1e9], False), ([2.0, 2.0], True)],
+)  # fmt: skip
+def test_axes_hold_their_values(values, log):
+    place, ticks = _axis(values, log, 100, 500)
+    assert 2 <= len(ticks) <= 9 and ticks == sorted(ticks)
+    assert all(99.999 <= place(v) <= 500.001 for v in (*values, *ticks))
+    assert abs(place(ticks[0]) - 100) <= 1e-9 and abs(place(ticks[-1]) - 500) <= 1e-9
+
+
+def test_tables():
+    assert ">1,234<" in table(("n",), [(1234,)]) and ">-<" in table(("n",), [(None,)])
+    assert ">0.1235<" in table(("n",), [(0.12345678,)]) and "&lt;b&gt;" in table(("<b>",), [])
+    shown = confusion(np.array([[3, 1], [0, 0]]), ("a", "b"))
+    Page(shown)
+    assert "75.0%" in shown and shown.count(">-<") == 2
