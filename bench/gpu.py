@@ -29,12 +29,12 @@ SECTIONS: tuple[Section, ...] = (  # name, what runs, its share of the time; wha
     ("ladder", gpu_checks.ladder, 0.11),
     ("network gradients", gpu_checks.network_gradients, 0.03),
     ("training run", gpu_checks.training_run, 0.04),
-    ("layers", gpu_layers.measure, 0.27),
+    ("layers", gpu_layers.measure, 0.25),
     ("memory-bound", gpu_layers.memory_bound, 0.05),
     ("networks", gpu_networks.measure, 0.14),
-    ("numba", gpu_numba.measure, 0.09),
+    ("numba", gpu_numba.measure, 0.12),
     ("sanitizer", gpu_checks.sanitizer, 0.08),
-    ("resources", gpu_resources.measure, 0.04),
+    ("resources", gpu_resources.measure, 0.03),
 )
 
 

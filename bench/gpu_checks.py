@@ -141,14 +141,16 @@ def network_gradients(device: Device, clock: Clock) -> dict[str, Any]:
 
 
 def curve(device: Device | None, steps: int) -> list[float]:
-    """Losses of a short training run on fixed random data: on the device, or with None on the CPU."""
+    """Losses of a short training run on fixed random data: on the device, or with None on the CPU, by the reference,
+    which has nothing to compile.
+    """
     rng = np.random.default_rng(2)
     x = rng.standard_normal((1, 20, 20, 1)).astype(np.float32)
     model = small_unet(seed=3)
     labels = (rng.random((1, *model.output_size(20, 20))) < 0.5).astype(np.int32)
     to = device.to if device else np.asarray
     losses = []
-    with mu.use_backend(device.backend if device else "cpu"):
+    with mu.use_backend(device.backend if device else "reference"):
         if device:
             model.to(device.backend)
         optimizer, data, target = SGD(model.parameters(), lr=0.05, momentum=0.9), mu.Tensor(to(x)), to(labels)

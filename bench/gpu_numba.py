@@ -21,7 +21,7 @@ from minunet.contract import ROWS
 
 NUMBA = "numba_cuda"
 WORST = 2e-5  # of norm(Numba - CUDA C++) / norm(CUDA C++)
-CHECKS = 0.5  # share of the time for the conformance suite: every kernel is compiled there
+CHECKS = 0.6  # share of the time for the conformance suite: every kernel is compiled there
 CASES = 3  # of each row
 
 
@@ -76,7 +76,8 @@ def one(device: Device, operation: Operation, with_numba: bool) -> dict[str, Any
     for kind, backend in kinds.items():
         with backends.use_backend(backend):
             y = call()
-            results[kind] = device.numpy((y[0] if isinstance(y, tuple) else y)[-1:])  # one image is enough
+            y = y[0] if isinstance(y, tuple) else y
+            results[kind] = device.numpy(y if y.ndim == 1 else y[-1:])  # one image is enough
     if with_numba:
         truth = results["cuda"].astype(np.float64)
         entry["error"] = short(float(np.linalg.norm(results["numba"] - truth) / np.linalg.norm(truth)))
@@ -141,6 +142,7 @@ def _peers(torch: Any, shape: tuple[int, ...], where: str = "cuda") -> dict[str,
     """{row: the same by PyTorch}, on random arrays of its own, channels last, in float32 without tf32."""
     n, h, w, c = shape
     F = torch.nn.functional
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 0  # all of cuDNN's algorithms
 
     def normal(*size: int) -> Any:
         return torch.randn(*size, device=where).contiguous(memory_format=torch.channels_last)

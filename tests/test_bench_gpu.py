@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,6 +187,37 @@ def test_numba_is_compared_with_cuda(monkeypatch):
     lines = gpu_table.numba(found)
     assert any(re.search(r"max_pool2d +\S+ +1\.0 +2\.5000 +1\.0 +2\.5000 +- +-$", line) for line in lines), lines
     assert gpu.failures({"sections": {"numba": {"result": found}}}) == []
+
+
+def test_launching_and_the_kernel_are_told_apart(monkeypatch):
+    """With a stand-in for CuPy whose device works on its own time: a call takes it 3 ms, zeros 0.1 ms."""
+    now, queued = [0.0], []
+
+    class Event:
+        def record(self):
+            self.at = now[0]
+
+        def synchronize(self):
+            queued.clear()
+
+    def spend(ms):
+        now[0] += ms
+        queued.append(ms)
+
+    cuda_module = SimpleNamespace(
+        Event=Event,
+        get_elapsed_time=lambda a, b: b.at - a.at,
+        Device=lambda: SimpleNamespace(synchronize=queued.clear),
+    )
+    zeros = SimpleNamespace(fill=lambda value: spend(0.1))
+    cupy = SimpleNamespace(cuda=cuda_module, zeros=lambda size, dtype: zeros)
+    monkeypatch.setattr(Device, "_cupy", staticmethod(lambda: cupy))
+    device = Device(dry=True)
+    assert device.apart(lambda: spend(3.0)) is None
+    device.dry = False
+    found = device.apart(lambda: spend(3.0))
+    assert found["kernel_ms"] == 3.0
+    assert 0 < found["launch_us"] < 1e4
 
 
 def test_wrong_numba_kernels_are_not_timed(monkeypatch):
