@@ -114,5 +114,5 @@ def picture(image: np.ndarray, alt: str) -> str:
     from PIL import Image
 
     data = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(data, format="PNG")
+    Image.fromarray(np.ascontiguousarray(image)).save(data, format="PNG", compress_level=3)
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'

@@ -17,20 +17,23 @@ from minunet.training.config import Config
 from minunet.training.folder import CHECKPOINT, new_folder
 
 RECORD = "folds.json"  # what the runs in the folders fold-1 ... fold-K are
+COMPUTING = ("backend", "precision")
 
 
 def run(config: Config, out: str | None, options: job.Options, folds: int) -> int:
     """The command: every fold in a folder of its own, then the table. Returns the exit code, 130 if it was stopped."""
-    data = job.prepare(config, options).data
-    configs = plan(config, data, folds)
-    where = new_folder(out, f"{data.name}-folds")
-    write_record(where, configs)
+    prepared = job.prepare(config, options)
+    configs = plan(config, prepared.data, folds)
+    where = new_folder(out, f"{prepared.data.name}-folds")
+    write_record(where, configs, prepared.options)
     return resume(where, options)
 
 
 def resume(where: Path, options: job.Options) -> int:
     """Go on with the folds in a folder: those that are done stay, one that was stopped is resumed."""
-    configs = read_record(where)
+    configs, before = read_record(where)
+    chosen = {name: getattr(options, name) or before[name] for name in COMPUTING}
+    options = options._replace(**chosen)
     folders = fold_folders(where, len(configs))
     for k, (config, folder) in enumerate(zip(configs, folders)):
         if (folder / "metrics.json").exists():
@@ -66,18 +69,22 @@ def plan(config: Config, data: Dataset, folds: int) -> list[Config]:
     return [replace(config, held_out=held_out) for held_out in blocks(len(data.images), folds)]
 
 
-def write_record(folder: Path, configs: list[Config]) -> None:
+def write_record(folder: Path, configs: list[Config], options: job.Options) -> None:
     """folds.json: what `read_record` needs to go on."""
-    text = json.dumps({"folds": [config.to_json() for config in configs]}, indent=2)
+    computing = {name: getattr(options, name) for name in COMPUTING}
+    text = json.dumps({"folds": [config.to_json() for config in configs], **computing}, indent=2)
     with atomic_write(folder / RECORD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_record(folder: Path) -> list[Config]:
-    """The Config of each fold of a run in this folder. Raises UserError for a file that is no such record."""
+def read_record(folder: Path) -> tuple[list[Config], dict[str, str]]:
+    """(the Config of each fold of a run in this folder, who computes). Raises UserError for a file that is no such
+    record.
+    """
     file = folder / RECORD
     try:
-        return [Config(**settings) for settings in json.loads(file.read_text(encoding="utf-8"))["folds"]]
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return [Config(**settings) for settings in record["folds"]], {name: record[name] for name in COMPUTING}
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{file}: is no record of minunet train --folds ({error}); start the folds again") from error
 
