@@ -55,7 +55,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder with the data (else: MINUNET_DATA, cache; isbi: then a download, or a drawn stack)",
     )
-    p.add_argument("--out", metavar="DIR", help="output folder, new or empty (default: runs/DATA, runs/DATA-2, ...)")
+    p.add_argument(
+        "--out",
+        metavar="DIR",
+        help="output folder, new or empty (default: runs/DATA, runs/DATA-2, ...): checkpoints, report.html, metrics, and"
+        " TensorBoard's event files where tensorboardX or tensorboard is installed",
+    )
     p.add_argument("--resume", metavar="DIR", help="continue the run in this folder, bit for bit")
     cli.computing(p, "(default: cpu, or as the resumed run)")
     p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
