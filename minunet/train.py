@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--out",
         metavar="DIR",
-        help="output folder, new or empty (default: runs/DATA, runs/DATA-2, ...): checkpoints, report.html, metrics, and"
-        " TensorBoard's event files where tensorboardX or tensorboard is installed",
+        help="output folder, new or empty (default: runs/DATA, runs/DATA-2, ...): checkpoints, report.html, metrics,"
+        " and TensorBoard's event files where tensorboardX or tensorboard is installed",
     )
     p.add_argument("--resume", metavar="DIR", help="continue the run in this folder, bit for bit")
     cli.computing(p, "(default: cpu, or as the resumed run)")
