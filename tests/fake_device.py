@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -213,6 +213,7 @@ def _module() -> ModuleType:
     module.available, module.reason = (lambda: True), (lambda: "")
     module.overlap = lambda a, b: np.may_share_memory(a._host, b._host)
     module.capacity = lambda: _current[0].limit
+    module.device = SimpleNamespace(architecture=lambda: 90)
     return module
 
 

@@ -1,12 +1,10 @@
-"""Building, training, scoring, saving and predicting on arrays that are not NumPy's: what a GPU needs, without one.
+"""Networks, losses, optimisers and checkpoints on arrays that are not NumPy's: what a GPU needs, without one.
 
 The stand-in (tests/fake_device.py) refuses every accidental meeting of host and device, and its kernels are the
 reference's, so that results are the reference's to the bit.
 """
 
 from __future__ import annotations
-
-import json
 
 import fake_device
 import numpy as np
@@ -15,13 +13,11 @@ from fake_device import DeviceArray, MixedError
 from small import SMALL
 
 import minunet as mu
-from minunet import backends, checkpoint, cli, footprint, models, ops, optim, predict, train
-from minunet.data import IGNORE, synthetic_membranes, write_png, write_tiff
+from minunet import backends, checkpoint, models, ops, optim
+from minunet.data import IGNORE
 from minunet.models import Output
 from minunet.training.config import LOSSES, ONE_LOGIT, Config
 from minunet.training.objective import objective
-
-TINY = ["--depth", "1", "--width", "2", "--tile", "44", "--validate", "1", "--quiet"]
 
 
 @pytest.fixture
@@ -238,142 +234,3 @@ def test_updates_in_place_are_still_checked(device):
         rates = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False}
         with pytest.raises(ValueError, match="must not share memory"):
             backends.call("sgd", p, g, p, out=(p, g), **rates)
-
-
-# --- Prediction and the commands
-
-
-def test_prediction(device):
-    image = np.random.default_rng(5).normal(size=(37, 30)).astype(np.float32)
-    with mu.use_backend("reference"):
-        expected = mu.predict(small(), image, tile=8, average=3)
-    with mu.use_backend("cuda"):
-        found = mu.predict(small(), image, tile=8, average=3)
-    assert type(found) is np.ndarray
-    assert np.array_equal(found, expected)
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    """A folder laid out like ISBI 2012."""
-    folder = tmp_path_factory.mktemp("stack")
-    images, labels = synthetic_membranes(sections=3, size=48, seed=3)
-    write_tiff(folder / "train-volume.tif", images)
-    write_tiff(folder / "train-labels.tif", labels * 255)
-    write_png(folder / "image.png", images[0])
-    return folder
-
-
-def command(which, *arguments) -> int:
-    return cli.run(which.main, [str(a) for a in arguments])
-
-
-def extra(folder) -> dict:
-    return checkpoint.load(folder / "checkpoint.safetensors").extra
-
-
-def test_a_run_on_the_device_is_a_run_on_the_reference(device, stack, tmp_path, capsys):
-    """Training with accumulation, a stop and a resume, scores, prediction: the same bits as on the host."""
-    options = ["isbi", "--data", stack, "--held-out", "2", *TINY, "--steps", "4", "--accumulate", "2"]
-    assert command(train, *options, "--out", tmp_path / "host", "--backend", "reference") == 0
-    assert command(train, *options, "--out", tmp_path / "gpu", "--device", "cuda", "--precision", "tf32") == 0
-    assert device.to_device, "nothing ran on the device"
-    about = extra(tmp_path / "gpu")
-    assert (about["backend"], about["precision"]) == ("cuda", "tf32")
-    metrics = [json.loads((tmp_path / k / "metrics.json").read_text()) for k in ("host", "gpu")]
-    assert metrics[0]["scores"] == metrics[1]["scores"]
-    assert [m["precision"] for m in metrics] == ["default", "tf32"]
-    nets = [checkpoint.load(tmp_path / k / "checkpoint.safetensors").model.state_dict() for k in ("host", "gpu")]
-    assert equal(*nets)
-    device.forget_copies()
-    assert command(train, "--resume", tmp_path / "gpu", "--data", stack, "--quiet") == 0
-    assert device.to_device, "resumed elsewhere"
-    assert extra(tmp_path / "gpu")["precision"] == "tf32"
-    for name, way in (("host", ["--backend", "reference"]), ("gpu", ["--device", "cuda", "--precision", "bf16"])):
-        file = tmp_path / name / "checkpoint.safetensors"
-        assert command(predict, file, stack / "image.png", "--out", tmp_path / f"{name}-p", *way) == 0
-    record = json.loads((tmp_path / "gpu-p" / "predictions.json").read_text())
-    assert (record["backend"], record["precision"]) == ("cuda", "bf16")
-    written = [(tmp_path / f"{k}-p" / "image_probability.png").read_bytes() for k in ("host", "gpu")]
-    assert written[0] == written[1]
-    assert "error" not in capsys.readouterr().err
-
-
-def test_device_and_backend_exclude_each_other(capsys):
-    assert command(train, "isbi", "--device", "cpu", "--backend", "reference") == 2
-    assert command(predict, "net", "a.png", "--out", "o", "--device", "cpu", "--backend", "reference") == 2
-    for line in capsys.readouterr().err.splitlines():
-        assert line == "error: --device cpu, --backend reference: exclude each other; give one"
-
-
-def test_a_device_that_is_not_there(capsys):
-    if "cuda" in backends.available():
-        pytest.skip("there is a GPU")
-    assert command(train, "synthetic", "--device", "cuda") == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: --backend cuda: is not available here (") and err.count("\n") == 1
-    assert backends.get("cuda").reason() in err
-
-
-def test_the_commands_know_all_precisions():
-    assert cli.PRECISIONS == backends.PRECISIONS
-
-
-# --- Memory that is full
-
-
-def advised(text: str, *options: str) -> list[str]:
-    """These options with their values, as an error's advice has them."""
-    words = text.replace("(", " ").split()
-    return [word for o in options for word in (o, words[words.index(o) + 1])]
-
-
-def test_the_estimate_of_a_training_step_holds(device):
-    """Against what the stand-in saw alive at most, with Adam."""
-    model = small(width=4, depth=2)
-    rng = np.random.default_rng(6)
-    size = model.input_size(20, 20)
-    estimate = footprint.training_step(model, size, 3, 2)
-    with mu.use_backend("cuda") as module:
-        model.to("cuda")
-        x = mu.Tensor(module.asarray(rng.normal(size=(3, *size, 1)).astype(np.float32)))
-        labels = rng.integers(0, 2, (3, *model.output_size(*size))).astype(np.int32)
-        optimizer = optim.Adam(model.parameters())
-        device.most = device.live
-        ops.softmax_cross_entropy(model(x), labels).backward()
-        optimizer.step()
-    assert 0.8 * device.most <= estimate <= 1.1 * device.most
-    assert all(p.grad is not None for p in model.parameters()), "the replay took the network's own gradients"
-
-
-def test_training_that_does_not_fit_names_what_would(device, stack, tmp_path, capsys):
-    options = ["isbi", "--data", stack, "--held-out", "2", "--device", "cuda", "--steps", "1", *TINY]
-    for share, names in ((0.55, ("--batch", "--accumulate")), (0.2, ("--tile", "--batch", "--accumulate"))):
-        device.limit = 1 << 40
-        model = small()
-        whole = footprint.training_step(model, (44, 44), 4, 2)
-        device.limit = device.live + int(share * whole)
-        assert command(train, *options, "--batch", "4", "--out", tmp_path / f"a{share}") == 1
-        err = capsys.readouterr().err
-        assert err.count("\n") == 1 and err.startswith("error: the GPU's memory is full") and "would fit" in err
-        better = advised(err, *names)
-        kept = [o for k, o in enumerate(options) if "--tile" not in (o, options[k - 1]) or "--tile" not in better]
-        assert command(train, *kept, *better, "--out", tmp_path / f"b{share}") == 0, (better, capsys.readouterr().err)
-        capsys.readouterr()
-
-
-def test_prediction_that_does_not_fit_names_a_tile(device, tmp_path, capsys):
-    file, image = tmp_path / "net.safetensors", tmp_path / "a.png"
-    checkpoint.save(file, small(width=4), extra={"normalise": "section"})
-    write_png(image, np.random.default_rng(7).integers(0, 256, (90, 90), dtype=np.uint8))
-    argv = [file, image, "--device", "cuda"]
-    large = [*argv, "--tile", "90"]
-    model = small(width=4)
-    weights = sum(p.data.nbytes for p in model.parameters())
-    with mu.use_backend("reference"):
-        device.limit = device.live + weights + footprint.activations(model, model.input_size(60, 60))
-    assert command(predict, *large, "--out", tmp_path / "p") == 1
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "the GPU's memory is full" in err and "would fit: give --tile" in err
-    assert command(predict, *argv, *advised(err, "--tile"), "--out", tmp_path / "q") == 0
-    assert command(predict, *argv, "--out", tmp_path / "r") == 0, "windows are chosen for the memory that there is"
