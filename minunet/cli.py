@@ -26,8 +26,8 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def computing(p: argparse.ArgumentParser, otherwise: str) -> None:
-    """Add --device, --backend and --precision; `otherwise` says what happens without the first two."""
-    p.add_argument("--device", choices=("cpu", "cuda"), help=f"compute on the processor or an NVIDIA GPU; {otherwise}")
+    """Add --device, --backend and --precision; `otherwise` ends the help of the first: what happens without it."""
+    p.add_argument("--device", choices=("cpu", "cuda"), help=f"compute on the processor or an NVIDIA GPU{otherwise}")
     p.add_argument("--backend", metavar="NAME", help="who computes, by name, instead of --device; see minunet check")
     p.add_argument(
         "--precision",

@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--palette", metavar="LIST", help='a colour for each class: "#000000,#ff8000"')
     p.add_argument("--result", default="mask", metavar="KIND", help="which of the results goes to stdout")
     p.add_argument("--resume", action="store_true", help="go on with predictions that were interrupted")
-    cli.computing(p, "None: cpu")
+    cli.computing(p, "; None: cpu")
     return p
 
 

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         " and TensorBoard's event files where tensorboardX or tensorboard is installed",
     )
     p.add_argument("--resume", metavar="DIR", help="continue the run in this folder, bit for bit")
-    cli.computing(p, "(default: cpu, or as the resumed run)")
+    cli.computing(p, " (default: cpu, or as the resumed run)")
     p.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.add_argument("--folds", type=int, metavar="K", help="K runs, each with another block of sections held out")
