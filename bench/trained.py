@@ -25,9 +25,9 @@ FOLDER = RESULTS / "trained"
 MEMBRANES = {"isbi-unet": "U-Net", "isbi-fusionnet": "FusionNet", "isbi-segnet": "SegNet"}  # compared at equal time
 LONGER = {"isbi-fusionnet-15": "FusionNet"}  # also in their table
 RECIPES = {
-    "isbi-unet": "isbi --minutes 5",
-    "isbi-fusionnet": "isbi --model fusionnet --width 16 --tile 256 --minutes 5",
-    "isbi-segnet": "isbi --model segnet --width 16 --tile 256 --minutes 5",
+    "isbi-unet": "isbi --minutes 2",
+    "isbi-fusionnet": "isbi --model fusionnet --width 16 --tile 256 --minutes 2",
+    "isbi-segnet": "isbi --model segnet --width 16 --tile 256 --minutes 2",
     "isbi-fusionnet-15": "isbi --model fusionnet --width 16 --tile 256 --weights border --minutes 15",
     "camvid-segnet": "camvid --model segnet --width 16 --size 180x240 --batch 4 --class-weights median --minutes 15",
 }
