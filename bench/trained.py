@@ -29,7 +29,8 @@ RECIPES = {
     "isbi-fusionnet": "isbi --model fusionnet --width 16 --tile 256 --minutes 2",
     "isbi-segnet": "isbi --model segnet --width 16 --tile 256 --minutes 2",
     "isbi-fusionnet-15": "isbi --model fusionnet --width 16 --tile 256 --weights border --minutes 15",
-    "camvid-segnet": "camvid --model segnet --width 16 --size 180x240 --batch 4 --class-weights median --minutes 15",
+    "camvid-segnet": "camvid --model segnet --width 16 --size 180x240 --batch 4 --class-weights median --lr 0.003"
+    " --minutes 12",
 }
 SHOWN = 27  # the held-out section in the picture: outputs only, since the data's terms keep the section itself out
 PICTURE = "docs/compare.png"
