@@ -29,7 +29,7 @@ def test_the_default_run_is_what_it_was():
 def test_options_win_over_presets_over_data_sets_over_networks():
     plain = configure({"dataset": "camvid"})
     assert (plain.model, plain.width, plain.size, plain.class_weights) == ("segnet", 16, "180x240", "median")
-    assert (plain.rotations, plain.tile, plain.batch, plain.depth, plain.lr) == (0, 0, 4, None, 1e-2)
+    assert (plain.rotations, plain.tile, plain.batch, plain.depth, plain.lr) == (0, 0, 4, None, 3e-3)
     paper = configure({"dataset": "camvid", "preset": "paper", "lr": 0.05, "minutes": 3.0})
     assert (paper.lr, paper.batch, paper.optimizer, paper.minutes, paper.steps) == (0.05, 12, "sgd", 3.0, None)
     assert paper.preset == "paper" and paper.size == "180x240"
