@@ -1,10 +1,10 @@
-"""Memory for large arrays: stretches of address space, cut where a request fits first.
+"""Memory for large arrays: stretches of address space, cut where a request fits tightest.
 
 A training step allocates its activations one after the other, frees them in the reverse order, and takes work space in
-between. Blocks of fixed sizes fit each other badly: of U-Net's width-64 step, 775 MiB at most are in use at once, and
-blocks by size class held 1060. Taking the lowest place that is large enough, and joining neighbours when they are
-given back, needs 778. A page is the system's until it is first written, so that a large stretch costs nothing but
-addresses.
+between. Blocks of fixed sizes fit each other badly; neighbours that are joined when they are given back fit anything.
+Of U-Net's width-64 step 663 MiB at most are in use at once; 706 are held where a request takes the tightest part that
+has been used before, 785 where it takes the lowest. A page is the system's until it is first written, so that a large
+stretch costs nothing but addresses.
 """
 
 from __future__ import annotations
