@@ -4,8 +4,8 @@ A fresh page costs a fault and 4 KiB of zeroing at its first touch, about as lon
 takes on the same bytes. A training step asks for the same sizes again and again, so memory is kept and handed out
 again: arrays are cut from the stretches of `arena.py`, and small ones (up to SMALL bytes) are blocks of sizes rounded
 up to 8 steps per power of two. Arrays from LARGE bytes have stretches of their own, where nothing small that lives
-longer can settle in their gaps. What lies idle is bounded: where a new array would take the pool beyond a quarter (or SLACK bytes) more than its largest
-use so far, idle pages are handed back to the system.
+longer can settle in their gaps. What lies idle is bounded: where a new array would take the pool beyond a quarter (or
+SLACK bytes) more than its largest use so far, idle pages are handed back to the system.
 """
 
 from __future__ import annotations
