@@ -133,20 +133,6 @@ def test_files_that_cannot_be_read(tmp_path):
     expect_line(tmp_path / "mixed.tif", "differ in size")
 
 
-def test_colour_png_of_16_bits_is_refused_not_cut(tmp_path):
-    import struct
-    import zlib
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    rows = zlib.compress(b"\0" + bytes(range(12)))
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    (tmp_path / "c.png").write_bytes(png)
-    expect_line(tmp_path / "c.png", "16-bit colour")
-
-
 def test_a_huge_declared_size_takes_no_memory(tmp_path, monkeypatch):
     with open(tmp_path / "huge.npy", "wb") as file:
         shape = "{'descr': '|u1', 'fortran_order': False, 'shape': (99999, 99999, 99), }"

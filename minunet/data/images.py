@@ -11,6 +11,7 @@ import math
 import os
 import re
 import stat
+import struct
 import sys
 import threading
 import warnings
@@ -60,7 +61,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             pixels = _read_tiff(path)
         else:
             pixels = _read_pillow(path, kind)
-    except (UserError, MemoryError):
+    except (UserError, MemoryError, ImportError):
         raise
     except Exception as error:  # decoders raise a dozen kinds on damaged bytes, all of which mean this
         reason = " ".join(str(error).split())[:120] or type(error).__name__
@@ -184,11 +185,12 @@ def _read_npy(path: str | os.PathLike[str]) -> np.ndarray:
 def _read_pillow(path: str | os.PathLike[str], kind: str) -> np.ndarray:
     from PIL import Image
 
+    header = b""
     if kind == "png":
         with open(path, "rb") as file:
-            header = file.read(26)  # signature, IHDR: W, H, then bit depth and colour type
-        if len(header) == 26 and header[24] == 16 and header[25] != 0:
-            raise UserError(f"{path}: 16-bit colour PNG would be cut to 8 bits; save it as 16-bit grey PNG or as TIFF")
+            header = file.read(29)  # signature, IHDR: W, H, then depth, colour type, two zeros, interlacing
+        if len(header) == 29 and header[24] == 16 and header[25] != 0:
+            return _read_png16(path, header)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large images, which are measured here
         try:
@@ -202,9 +204,22 @@ def _read_pillow(path: str | os.PathLike[str], kind: str) -> np.ndarray:
             most = os.stat(path).st_size * (EXPANSION * 8 if image.mode == "1" else EXPANSION)
             _check_declared(path, (H, W, len(image.getbands())), np.dtype(np.uint8), most)
             pixels = np.array(image)
-    if kind == "png" and header[24] == 16:
+    if header[24:25] == b"\x10":  # 16 bits
         return pixels.astype(np.uint16)  # older Pillow gives int32
     return pixels
+
+
+def _read_png16(path: str | os.PathLike[str], header: bytes) -> np.ndarray:
+    from minunet.data.png16 import CHANNELS, read_colour16
+
+    W, H, _, colour, packing, filtering, interlacing = struct.unpack(">IIBBBBB", header[16:])
+    if header[12:16] != b"IHDR" or colour not in CHANNELS or packing or filtering or interlacing > 1:
+        raise ValueError(f"colour type {colour}, interlacing {interlacing}")
+    shape = (H, W, CHANNELS[colour])
+    if 0 in shape:
+        raise ValueError(f"{W} x {H} pixels")
+    _check_declared(path, shape, np.dtype(np.uint16), os.stat(path).st_size * EXPANSION)
+    return read_colour16(path, shape, bool(interlacing))
 
 
 def _read_tiff(path: str | os.PathLike[str]) -> np.ndarray:
