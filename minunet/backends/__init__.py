@@ -275,6 +275,9 @@ def _check(row: Row, inputs: tuple[Any, ...], backend: ModuleType) -> list[Spec 
         if name in row.integers:
             if dtype != np.int32:
                 raise TypeError(f"{row.name}: {name} is {dtype}; it must be int32")
+        elif name in row.doubles:
+            if dtype != np.float64:
+                raise TypeError(f"{row.name}: {name} is {dtype}; it must be float64")
         elif floating is None:
             if dtype not in row.tolerance:
                 raise TypeError(f"{row.name}: {name} is {dtype}; it must be float32 or float64")

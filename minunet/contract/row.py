@@ -43,7 +43,8 @@ class Row:
     linear: tuple[str, ...]
     tolerance: dict[np.dtype, float]
     in_place: bool  # an output may be the input of the same position: optimisers
-    integers: frozenset[str]  # inputs of dtype int32; all others share one floating dtype
+    integers: frozenset[str]  # inputs of dtype int32
+    doubles: frozenset[str]  # inputs of dtype float64, whatever the others' is; all others share one floating dtype
 
 
 ROWS: dict[str, Row] = {}
@@ -60,6 +61,7 @@ def row(
     shape_only: tuple[str, ...] = (),
     in_place: bool = False,
     integers: tuple[str, ...] = (),
+    doubles: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Work]], Callable[..., Work]]:
     """Enter the decorated rule into `ROWS` under its own name."""
 
@@ -78,6 +80,7 @@ def row(
             tolerance=tolerance,
             in_place=in_place,
             integers=frozenset(integers),
+            doubles=frozenset(doubles),
         )
         return rule
 
