@@ -264,9 +264,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
 }
 
 
-def rewrite(text: str, name: str = "README.md") -> str:
+def rewrite(text: str, name: str = "README.md", sections: dict[str, Callable[[], str]] = SECTIONS) -> str:
     """`text` with every section between its markers made anew. Raises UserError where a marker is missing."""
-    for section, make in SECTIONS.items():
+    for section, make in sections.items():
         begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise UserError(f"{name}: needs the lines {begin} and {end} once each; put them where the table belongs")
@@ -276,13 +276,20 @@ def rewrite(text: str, name: str = "README.md") -> str:
 
 
 def rewrite_readme(readme: Path = ROOT / "README.md") -> None:
-    """Bring README's tables and the picture of the layers up to date."""
+    """Bring the tables of README and docs/recipes.md, and the pictures, up to date."""
     draw_layers()
     from bench import trained
 
     trained.draw()
-    text = rewrite(readme.read_text(encoding="utf-8"), readme.name)
-    with atomic_write(readme) as temporary:
+    _rewrite_file(readme, SECTIONS)
+    from bench import recipes
+
+    _rewrite_file(ROOT / "docs" / "recipes.md", recipes.SECTIONS)
+
+
+def _rewrite_file(file: Path, sections: dict[str, Callable[[], str]]) -> None:
+    text = rewrite(file.read_text(encoding="utf-8"), file.name, sections)
+    with atomic_write(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

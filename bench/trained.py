@@ -31,6 +31,8 @@ RECIPES = {
     "isbi-fusionnet-15": "isbi --model fusionnet --width 16 --tile 256 --weights border --minutes 15",
     "camvid-segnet": "camvid --model segnet --width 16 --size 180x240 --batch 4 --class-weights median --lr 0.003"
     " --minutes 12",
+    "isbi-unet-30": "isbi --width 32 --elastic 5 --average 8 --minutes 30",
+    "hela-unet": "hela --minutes 12 --average 8",
 }
 SHOWN = 27  # the held-out section in the picture: outputs only, since the data's terms keep the section itself out
 PICTURE = "docs/compare.png"
@@ -95,7 +97,7 @@ def membranes() -> str:
         ]
         cells += [f"{s['pixel_error']:.4f}", f"{s['pixel_disagreement']:.2%}", f"{s['warping_error']:.6f}"]
         rows.append(f"| {title}, width {r['config']['width']} | {' | '.join(cells)} |")
-    rows += [f"\n{_machines([r for _, r in found])}Sections 25 to 29 held out.", *_commands(MEMBRANES | LONGER)]
+    rows += [f"\n{machines([r for _, r in found])}Sections 25 to 29 held out.", *_commands(MEMBRANES | LONGER)]
     if (ROOT / PICTURE).is_file():
         rows.append(f"\n![P(cell) on held-out section {SHOWN}: {', '.join(MEMBRANES.values())}]({PICTURE})")
     return "\n".join(rows)
@@ -112,15 +114,15 @@ def streets() -> str:
         "|---|---|---|---|---|---|",
         f"| SegNet, width {r['config']['width']} | {r['parameters']:,} | {r['steps']:,} | {s['acc_cls']:.4f} |"
         f" {s['mean_iu']:.4f} | {s['acc']:.4f} |",
-        f"\n{r['config']['minutes']:g} minutes, {_machines([r])}{len(r['held_out'])} validation images of"
+        f"\n{r['config']['minutes']:g} minutes, {machines([r])}{len(r['held_out'])} validation images of"
         f" {r['config']['size']}, 11 classes.",
         *_commands(["camvid-segnet"]),
     ]
     return "\n".join(rows)
 
 
-def _machines(runs: list[dict[str, Any] | None]) -> str:
-    """Where these runs ran."""
+def machines(runs: list[dict[str, Any] | None]) -> str:
+    """Where these runs ran, as a sentence."""
     machines = sorted({f"{r['threads']} threads of {r['machine']['processor']}" for r in runs if r})
     return f"{' or '.join(machines)}. " if machines else ""
 
