@@ -134,7 +134,10 @@ def test_each_note(folder):
     write_png(masks / "cell1.png", np.full((12, 15), 255, np.uint8))
     only(folder, False, "masks", "single class 255")
     write_png(masks / "cell1.png", 255 - mask(1))
-    only(folder, False, "masks", "exchange them")
+    only(folder, False, "masks", "cell1.png", "exchange them")
+    write_png(masks / "cell2.png", 255 - mask(2))
+    only(folder, False, "cell1.png and 1 more", "exchange them")  # one line for all masks
+    write_png(masks / "cell2.png", mask(2))
     write_png(masks / "cell1.png", 1 + mask(1) // 255)
     write_png(masks / "cell2.png", 1 + mask(2) // 255)
     assert all("no class 0" in f.text and not f.problem for f in check_folder(folder).findings)
@@ -152,6 +155,13 @@ def test_each_note(folder):
     write_png(images / "cell1.png", grey(1))
     Image.fromarray(mask(1) > 0).save(masks / "cell1.png")  # one bit a pixel
     assert check_folder(folder).findings == []
+    np.save(masks / "cell1.npy", mask(1) > 0)  # 1 here is the other's 255
+    (masks / "cell1.png").unlink()
+    only(folder, False, "cell1.npy", "cell2.png", "255", "--labels")
+    assert "255 -> class 1" in check_folder(folder).labels[2]
+    only(folder, True, "cell2.png", "255=NAME", labels="0=background,1=cell")
+    (masks / "cell1.npy").unlink()
+    write_png(masks / "cell1.png", mask(1))
     write_png(images / "cell1.png", mask(7))
     only(folder, False, "images", "two grey values")
     write_png(images / "cell1.png", grey(1))

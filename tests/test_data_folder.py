@@ -17,8 +17,10 @@ from PIL import Image
 from minunet.data import masks as m
 from minunet.data.folder import load_folder
 from minunet.data.images import write_png, write_tiff
+from minunet.data.mapped import open_image
 from minunet.data.mixed import Mixed, gather
 from minunet.data.pairing import is_mask_name, pair
+from minunet.data.picture import read_picture
 from minunet.data.sections import as_sections
 from minunet.data.separate import separate
 from minunet.errors import UserError
@@ -170,6 +172,55 @@ def test_masks_in_colours_and_with_a_palette(two):
     data = load_folder(*two)
     assert data.table["map"] == [[0, 0], [1, 1], [2, 2]] and data.colours == tuple(palette)
     assert np.array_equal(data.labels[1], grey(1) % 3)
+
+
+def test_masks_saved_in_two_ways_are_two_classes_and_it_is_said(two):
+    fill(two, lambda k: cells(k) * (255 if k % 2 else 1), n=4)
+    shown: list[str] = []
+    data = load_folder(*two, show=shown.append)
+    assert data.table["map"] == [[0, 0], [1, 1], [255, 1]]
+    assert all(np.array_equal(data.labels[k], cells(k)) for k in range(4))
+    (note,) = [line for line in shown if "both are taken for class 1" in line]
+    assert "c1_mask.png: holds 255" in note and "c0_mask.png holds 1" in note and "--labels" in note
+    shown.clear()
+    data = load_folder(*two, labels="0=a,1=b,255=ignore", show=shown.append)
+    assert np.array_equal(data.labels[1], cells(1) * 255) and not any("both are" in line for line in shown)
+    write_png(two[1] / "c0_mask.png", np.array([0, 1, 255], np.uint8)[grey(0) % 3])
+    assert load_folder(*two).table["map"][-1] == [255, None]  # one mask holds both: 255 is ignored
+
+
+def test_masks_of_one_bit(two):
+    for k in range(3):
+        write_png(two[0] / f"c{k}.png", grey(k))
+        Image.fromarray(cells(k) > 0).save(two[1] / f"c{k}.png")
+    write_png(two[1] / "c1.png", cells(1) * 255)
+    tifffile.imwrite(two[1] / "c2.tif", cells(2) > 0)
+    (two[1] / "c2.png").unlink()
+    data = load_folder(*two)
+    assert data.table["map"] == [[0, 0], [255, 1]] and np.array_equal(data.labels, [cells(k) for k in range(3)])
+
+
+def test_palettes_and_opacity_of_images_are_not_taken_for_values(two):
+    """What programs that make PNGs small turn a photograph into."""
+    colours = np.random.default_rng(3).integers(0, 256, (9, 3), dtype=np.uint8)
+    levels = np.array([90, 3, 200, 17, 0, 255, 40, 41, 42], np.uint8)
+    for k, table in enumerate((levels[:, None].repeat(3, 1), levels[::-1, None].repeat(3, 1))):
+        image = Image.fromarray(grey(k) % 9).convert("P")
+        image.putdata((grey(k) % 9).ravel().tolist())
+        image.putpalette(table.tobytes())
+        image.save(two[0] / f"c{k}.png")
+        write_png(two[1] / f"c{k}.png", cells(k))
+    Image.fromarray(np.dstack([grey(5), grey(6)]), "LA").save(two[0] / "c2.png")
+    image.save(two[0] / "c3.bmp")
+    for k in (2, 3):
+        write_png(two[1] / f"c{k}.png", cells(k))
+    data = load_folder(*two)
+    expected = [levels[grey(0) % 9], levels[::-1][grey(1) % 9], grey(5), levels[::-1][grey(1) % 9]]
+    assert data.images.dtype == np.uint8 and np.array_equal(data.images, expected)
+    image.putpalette(colours.tobytes())
+    image.save(two[0] / "c0.png")
+    assert np.array_equal(read_picture(two[0] / "c0.png"), colours[grey(1) % 9])
+    assert np.array_equal(open_image(two[0] / "c2.png"), grey(5))  # as prediction reads it
 
 
 def test_labels_name_merge_and_ignore(two):

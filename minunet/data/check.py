@@ -12,9 +12,10 @@ import numpy as np
 
 from minunet.data import masks as mask_values
 from minunet.data.download import pixels_sha256
-from minunet.data.images import list_images, read_image
+from minunet.data.images import list_images
 from minunet.data.masks import MAX_CLASSES, Survey, is_colour, is_stack, written
 from minunet.data.pairing import IMAGE_WORDS, MASK_WORDS, Pairing, is_mask_name, pair
+from minunet.data.picture import read_picture
 from minunet.errors import UserError
 
 
@@ -110,7 +111,7 @@ def _sections(pixels: np.ndarray) -> Iterator[np.ndarray]:
 
 def _look_at_image(entry: Entry) -> Iterator[Finding]:
     """Fill in what the image's file holds, and yield what is wrong with it on its own."""
-    path, pixels = entry.path, read_image(entry.path)
+    path, pixels = entry.path, read_picture(entry.path)
     entry.shape = pixels.shape
     size = " x ".join(map(str, pixels.shape))
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
@@ -118,7 +119,7 @@ def _look_at_image(entry: Entry) -> Iterator[Finding]:
         yield Finding(True, f"{path}: holds NaN or infinite values; replace them, for example by the mean")
         return
     entry.dtype = str(pixels.dtype)
-    entry.facts = f"{size}  {pixels.dtype}  {pixels.min():g}..{pixels.max():g}  mean {pixels.mean(dtype=float):.4g}"
+    entry.facts = f"{size}  {pixels.dtype}  {pixels.min():g}..{pixels.max():g}  mean {pixels.mean(dtype=float):.5g}"
     colour = is_colour(pixels.shape)
     entry.grey = not colour or bool((pixels[..., 1:3] == pixels[..., :1]).all())  # without opacity
     blank = []
@@ -151,12 +152,6 @@ def _look_at_mask(entry: Entry, instances: bool) -> Iterator[Finding]:
         yield Finding(False, f"{path}: has the single class {one}; nothing is learned from it alone")
     elif values[0] != 0 and not found.colour:
         yield Finding(False, f"{path}: has no class 0; check that classes are counted from 0")
-    if not instances and values in ([0, 1], [0, 255]) and found.counts[0] * 2 > total:
-        yield Finding(
-            False,
-            f"{path}: {found.counts[0] / total:.0%} is 0 (black); for membranes, 0 is the membrane and 255 the cell "
-            "interior: exchange them if it is the other way round",
-        )
 
 
 def _copies(entries: list[Entry]) -> Iterator[Finding]:
@@ -221,19 +216,20 @@ def _labels(masks: list[Entry], labels: str, instances: bool) -> tuple[list[str]
             k = classes[value] if table["kind"] != "instances" else int(value != 0)
             if k is not None:
                 pixels[k] += n
-    findings = []
-    most = max(len(found.counts) for found in surveys.values())
-    if most <= 2 < len(table["classes"]) and not labels:
-        pairs = {tuple(sorted(f.counts)): path for path, f in surveys.items() if len(f.counts) == 2}
-        (a, one), (b, other) = list(pairs.items())[:2] if len(pairs) > 1 else [((), None), ((), None)]
-        if one is not None:
-            text = (
-                f"{other}: holds {_some([written(v, table['kind']) for v in b])}, and {one} "
-                f"{_some([written(v, table['kind']) for v in a])}, which makes {len(table['classes'])} classes; if it "
-                "is two, save all masks alike, or say what is what with --labels"
-            )
-            findings.append(Finding(False, text))
+    findings = [] if labels else [Finding(False, text) for text in mask_values.doubts(surveys, table)]
+    dark = [path for path, f in surveys.items() if set(f.counts) in ({0, 1}, {0, 255}) and _share_of_0(f) > 0.5]
+    if dark and not labels and table["kind"] == "values":
+        mean = sum(_share_of_0(surveys[path]) for path in dark) / len(dark)
+        text = (
+            f"{_some(dark, 1)}: {mean:.0%} is 0 (black); for membranes, 0 is the membrane and 255 the cell interior: "
+            "exchange them if it is the other way round"
+        )
+        findings.append(Finding(False, text))
     return mask_values.describe(table, pixels), findings
+
+
+def _share_of_0(found: Survey) -> float:
+    return found.counts.get(0, 0) / sum(found.counts.values())
 
 
 def _pair(images: list[Entry], masks: list[Entry]) -> tuple[Pairing | None, list[Finding]]:

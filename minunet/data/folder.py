@@ -14,10 +14,11 @@ import numpy as np
 from minunet.data import masks as mask_values
 from minunet.data.dataset import Dataset
 from minunet.data.download import pixels_sha256
-from minunet.data.images import kind_of, list_images, read_image, read_palette
+from minunet.data.images import list_images, read_palette
 from minunet.data.masks import is_colour
 from minunet.data.mixed import gather
 from minunet.data.pairing import Pairing, is_mask_name, pair
+from minunet.data.picture import read_picture
 from minunet.data.separate import separate
 from minunet.errors import UserError
 
@@ -73,14 +74,16 @@ def load_folder(
         n_train = _first_held_out(len(flat), val, images)
 
     pictures = _same_channels(flat)
-    table = mask_values.make_table({s.source: mask_values.survey(s.mask) for s in flat}, labels, instances)
+    surveys = {s.source: mask_values.survey(s.mask) for s in flat}
+    table = mask_values.make_table(surveys, labels, instances)
     cells = [_small(mask_values.packed(s.mask)) for s in flat] if instances else None
     classes = [mask_values.apply(s.mask, table) for s in flat] if cells is None else [separate(c) for c in cells]
     pixels = sum(np.bincount(c.ravel(), minlength=256)[: len(table["classes"])] for c in classes)
     tell(f"labels ({table['kind']}):")
     for line in mask_values.describe(table, pixels.tolist()):
         tell(line)
-    for line in _remarks(pictures, flat, n_train):
+    doubts = () if labels else mask_values.doubts(surveys, table)
+    for line in (*doubts, *_remarks(pictures, flat, n_train)):
         tell(f"note: {line}")
 
     n = len(flat)
@@ -143,18 +146,16 @@ def _files(place: Place) -> list[Path]:
 
 def _sections(image_file: Path, mask_file: Path) -> Iterator[_Section]:
     """The image, or the sections of the stack, with their masks."""
-    image, mask = read_image(image_file), mask_values.read_mask(mask_file)
+    image, mask = read_picture(image_file), mask_values.read_mask(mask_file)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError(f"{image_file}: holds NaN or infinite values; replace them, for example by the mean")
     if image.dtype == np.bool_:
-        image = image.view(np.uint8)
+        image = image.astype(np.uint8) * np.uint8(255)
     in_colour = is_colour(mask.shape)
     sizes = mask.shape[:-1] if in_colour else mask.shape
     if sizes == image.shape[:-1] and is_colour(image.shape):
         if image.shape[-1] == 4:
             image = image[..., :3]  # opacity
-        elif image.shape[-1] == 2 and kind_of(image_file) == "png":
-            image = image[..., 0]
     elif sizes != image.shape:
         ours, theirs = _words(sizes), _words(image.shape)
         raise UserError(f"{mask_file}: is {ours}, but its image {image_file} is {theirs}; export both alike")

@@ -73,17 +73,18 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def read_palette(path: str | os.PathLike[str]) -> list[tuple[int, int, int]] | None:
-    """The colours of a PNG's palette, by index; None for every other file. Raises UserError as `read_image`."""
+    """The colours of a PNG's or BMP's palette, by index; None for other files. Raises UserError as `read_image`."""
     from PIL import Image
 
-    if kind_of(path) != "png":
+    kind = kind_of(path)
+    if kind not in ("png", "bmp"):
         return None
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with Image.open(path, formats=[kind.upper()]) as image:
             table = image.getpalette("RGB") if image.mode == "P" else None
     except Exception as error:  # as in read_image
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: cannot be read as PNG, it is cut short or damaged ({reason})") from error
+        raise UserError(f"{path}: cannot be read as {kind.upper()}, it is cut short or damaged ({reason})") from error
     return None if table is None else list(zip(table[0::3], table[1::3], table[2::3]))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from minunet.data import images
+from minunet.data.picture import read_picture
 from minunet.data.tiffwalk import largest
 from minunet.errors import UserError
 
@@ -18,16 +19,16 @@ UNPACK = 256 << 20  # bytes of a compressed image that are decoded in memory; ab
 
 
 def open_image(path: str | os.PathLike[str], scratch: str | os.PathLike[str] | None = None) -> np.ndarray:
-    """As `images.read_image`, but of an uncompressed TIFF or .npy only what is looked at is read: a read-only np.memmap
+    """As `read_picture`, but of an uncompressed TIFF or .npy only what is looked at is read: a read-only np.memmap
     of any size, of the file's byte order.
 
     A compressed TIFF above UNPACK bytes is unpacked, a strip or tile at a time, into a file without a name in the
-    folder `scratch` (None: the system's), which is gone when the array is. Raises UserError as `read_image` does, and
+    folder `scratch` (None: the system's), which is gone when the array is. Raises UserError as `read_picture` does, and
     where that file has no room.
     """
     kind = images.kind_of(path)
     if kind not in ("npy", "tiff"):
-        return images.read_image(path)
+        return read_picture(path)
     try:
         pixels = _npy(path) if kind == "npy" else _tiff(path, scratch)
     except (UserError, MemoryError):

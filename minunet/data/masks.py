@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +46,8 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
             elif pixels.dtype != np.uint8:
                 raise UserError(f"{path}: is a mask in colours of {pixels.dtype}; save it with 8 bits a channel")
     if pixels.dtype == np.bool_:
-        pixels = pixels.view(np.uint8)
+        white = 1 if kind_of(path) == "npy" else 255  # as programs show images of one bit
+        pixels = pixels.astype(np.uint8) * np.uint8(white)
     if pixels.dtype.kind == "f":
         whole = np.isfinite(pixels).all() and (pixels % 1 == 0).all() and np.abs(pixels).max() < 2**31
         if not whole:
@@ -106,8 +107,9 @@ def make_table(masks: Mapping[Path, Survey], labels: str = "", instances: bool =
     instances : every value but 0 (or black) is one cell: two classes, background and cell
 
     Without `labels`, 255 beside two or more class numbers below MAX_CLASSES means "ignore", as in Pascal VOC and
-    CamVid. Raises UserError, naming the file, for masks of numbers and of colours mixed, values that `labels` does not
-    have, too many values, a single one, or negative ones.
+    CamVid; but where some masks hold 0 and 1, others 0 and 255, and none both, 1 and 255 are one class. Raises
+    UserError, naming the file, for masks of numbers and of colours mixed, values that `labels` does not have, too many
+    values, a single one, or negative ones.
     """
     kinds = {mask.colour: path for path, mask in masks.items()}
     if len(kinds) > 1 and not instances:
@@ -137,11 +139,40 @@ def make_table(masks: Mapping[Path, Survey], labels: str = "", instances: bool =
         return {"kind": kind, "type": dtype, "map": rows, "classes": names}
     values = sorted(set().union(*(mask.counts for mask in masks.values())))
     _check_number(masks, values, kind)
+    if kind == "values" and _two_ways(masks):
+        return {"kind": kind, "type": dtype, "map": [[0, 0], [1, 1], [255, 1]], "classes": ["0", "1"]}
     ignored = kind == "values" and values[-1] == IGNORE and len(values) > 2 and values[-2] < MAX_CLASSES
     classes = values[:-1] if ignored else values
     rows = [[value, k] for k, value in enumerate(classes)] + ([[IGNORE, None]] if ignored else [])
     names = [written(value, kind) for value in classes]
     return {"kind": kind, "type": dtype, "map": rows, "classes": names}
+
+
+def doubts(masks: Mapping[Path, Survey], table: Table) -> Iterator[str]:
+    """What should be known of a table that `make_table` made without `labels`: masks that were saved in two ways."""
+    if table["kind"] == "instances":
+        return
+    pairs = {tuple(sorted(mask.counts)): path for path, mask in masks.items() if len(mask.counts) == 2}
+    most = max(len(mask.counts) for mask in masks.values())
+    if _two_ways(masks):
+        one, other = (next(p for p, m in masks.items() if value in m.counts) for value in (1, 255))
+        yield (
+            f"{other}: holds 255 where {one} holds 1, and both are taken for class 1; if 255 is no class, say "
+            f"--labels 0=background,1=cell,255={IGNORED_WORD}"
+        )
+    elif most <= 2 < len(table["classes"]) and len(pairs) > 1:
+        (a, one), (b, other) = list(pairs.items())[:2]
+        first, second = (", ".join(written(v, table["kind"]) for v in values) for values in (a, b))
+        yield (
+            f"{other}: holds {second}, and {one} {first}, which makes {len(table['classes'])} classes; if it is two, "
+            "save all masks alike, or say what is what with --labels"
+        )
+
+
+def _two_ways(masks: Mapping[Path, Survey]) -> bool:
+    """Whether some masks are 0 and 1, and others 0 and 255."""
+    found = [set(mask.counts) for mask in masks.values()]
+    return set().union(*found) == {0, 1, 255} and not any({1, 255} <= values for values in found)
 
 
 def apply(mask: np.ndarray, table: Table) -> np.ndarray:
