@@ -177,6 +177,16 @@ def test_the_suggestion_is_where_a_known_curve_falls_fastest():
     assert suggestion(Sweep([], [], [])) is None and "not finite" in find_lr.words(Sweep([], [], []), None)[0]
 
 
+def test_a_lucky_first_batch_does_not_end_a_sweep(stack, tmp_path, monkeypatch, capsys):
+    losses = iter([0.01] + [1.0] * 19 + [0.9 - 0.02 * k for k in range(20)])
+    monkeypatch.setattr(loop.Trainer, "step", lambda *a: next(losses))
+    assert run("isbi", "--data", stack, "--out", tmp_path / "out", *TINY, "--find-lr", 40) == 0
+    printed = capsys.readouterr().out
+    assert "40 steps, learning rates 1.0e-06 to 1.0e+01" in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("suggestion: --lr "))
+    assert line.endswith("(where the loss falls fastest)")  # to the end of the sweep: it rises nowhere
+
+
 def test_find_lr_sweeps_and_writes_no_checkpoint(stack, tmp_path, capsys):
     out = tmp_path / "out"
     assert run("isbi", "--data", stack, "--out", out, *TINY, "--find-lr", 40) == 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import csv
+import dataclasses
 import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -84,7 +87,7 @@ def test_a_report_is_one_whole_page(stack, tmp_path, monkeypatch):
         assert "stack <&>" not in text and ("the run goes on" in words) == running
         for name in (
             "training loss",
-            "held out v rand",
+            "held out: V_Rand",
             "Confusion matrix",
             "section 3: Rand F-score",
             "cell interior",
@@ -98,7 +101,7 @@ def test_a_report_is_one_whole_page(stack, tmp_path, monkeypatch):
     digest = hashlib.sha256((out / "checkpoint.safetensors").read_bytes()).hexdigest()
     for part in (digest, checkpoint.load(out / "checkpoint.safetensors").extra["data"]["sha256"], np.__version__):
         assert part in last
-    assert "held-out</td><td>1,3" in last and "warping_error" in last
+    assert "held-out</td><td>1,3" in last and "warping error" in last
     assert (out / "metrics.csv").read_text() == (out / "log.csv").read_text()
 
 
@@ -109,7 +112,12 @@ def test_scenes_have_a_report_too(tmp_path, monkeypatch):
     assert run("streets", *small, "--model-arg", "stages=((1,),(2,))", "--out", tmp_path / "out") == 0
     page = Page((tmp_path / "out" / "report.html").read_text())
     words = " ".join(page.words)
-    assert "SYNTHETIC data, made up" in words and "mean IoU" in words and "red: wrong class" in words
+    assert (
+        "SYNTHETIC data, made up" in words
+        and "mean IoU" in words
+        and "wrong class" in words
+        and "cells merged" not in words
+    )
     assert all(name in words for name in drawn.classes)
 
 
@@ -126,6 +134,34 @@ def test_the_best_checkpoint_is_kept_beside_the_last(stack, tmp_path, monkeypatc
     assert step_of(out / "checkpoint.safetensors") == 60 and step_of(out / "best.safetensors") == 40
     assert f"minunet predict {out / 'best.safetensors'} IMAGE... --out DIR   (best: step 40)" in capsys.readouterr().out
     assert f"minunet predict {out / 'best.safetensors'}" in (out / "report.html").read_text()
+
+
+def test_best_compares_single_predictions_where_the_last_are_averaged(stack, tmp_path, monkeypatch, capsys):
+    out, singles, quick = tmp_path / "out", iter((0.3, 0.2)), judges.Cells.quick
+
+    def told(self, predictions):
+        row, text = quick(self, predictions)
+        return row | {"held_out_v_rand": next(singles)}, text
+
+    monkeypatch.setattr(judges.Cells, "quick", told)
+    assert run("isbi", "--data", stack, "--out", out, *SMALL[:-3], "--validate", 2, "--average", 2, "--quiet") == 0
+    rows = [r["held_out_v_rand"] for r in csv.DictReader((out / "log.csv").open()) if r["held_out_v_rand"]]
+    assert rows == ["0.3", "0.2"]  # of the second, the averaged prediction has another score
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["best"] == {"step": 30, "score": 0.3} and metrics["scores"]["v_rand"]["value"] != 0.2
+    printed = capsys.readouterr().out
+    assert "the mean over 2 orientations" in printed and "kept as best.safetensors; the scores below are of" in printed
+    assert f"see {out}/: report.html" in printed.replace("\\", "/")
+    assert "averaged over 2 orientations" in (out / "report.html").read_text()
+
+
+def test_of_equal_validations_the_last_is_the_best(stack, tmp_path, monkeypatch):
+    quick, final = judges.Cells.quick, judges.Cells.final
+    same = {"held_out_v_rand": 0.5}
+    monkeypatch.setattr(judges.Cells, "quick", lambda *a: (quick(*a)[0] | same, ""))
+    monkeypatch.setattr(judges.Cells, "final", lambda *a: dataclasses.replace(final(*a), row=same))
+    assert run("isbi", "--data", stack, "--out", tmp_path / "out", *SMALL, "--validate", 2) == 0
+    assert step_of(tmp_path / "out" / "best.safetensors") == 60
 
 
 def test_a_kill_between_checkpoint_and_best_is_made_good(stack, tmp_path, capsys):
@@ -254,12 +290,17 @@ def test_charts():
     ys = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
     assert ys[1] < ys[2] < ys[0]  # larger values are higher up
     assert line_chart([("a", [(1, 0.0)])], "x", log_y=True) == ""
+    ring = re.search(
+        r'class="best" cx="([\d.]+)" cy="([\d.]+)"', line_chart([("a", [(0, 1), (9, 4)])], "x", best=(9, 4))
+    )
+    assert ring and f'cx="{ring[1]}" cy="{ring[2]}" r="3.5"' in line_chart([("a", [(0, 1), (9, 4)])], "x")
 
 
-@pytest.mark.parametrize(
-    ("values", "log"), [([0, 1], False), ([5, 5], False), ([0, 0], False), ([20, 5500], False), ([1e-6, 10], True)]
-    + [([0.5, 0.69], True), ([0.123, 0.124], False), ([-3, 1e9], False), ([2.0, 2.0], True)],
-)  # fmt: skip
+EVEN = ([0, 1], [5, 5], [0, 0], [-2, -2], [20, 5500], [0.123, 0.124], [-3, 1e9])
+LOG = ([1e-6, 10], [0.5, 0.69], [0.5, 1.1], [0.03, 0.4], [1e-3, 0.05], [2.0, 2.0])
+
+
+@pytest.mark.parametrize(("values", "log"), [*((v, False) for v in EVEN), *((v, True) for v in LOG)])
 def test_axes_hold_their_values(values, log):
     place, ticks = _axis(values, log, 100, 500)
     assert 2 <= len(ticks) <= 9 and ticks == sorted(ticks)
@@ -270,6 +311,7 @@ def test_axes_hold_their_values(values, log):
 def test_tables():
     assert ">1,234<" in table(("n",), [(1234,)]) and ">-<" in table(("n",), [(None,)])
     assert ">0.1235<" in table(("n",), [(0.12345678,)]) and "&lt;b&gt;" in table(("<b>",), [])
+    assert ">0.0000<" in table(("n",), [(0.0,)]) and '<th class="n">n' in table(("n", "t"), [(1, "x")])
     shown = confusion(np.array([[3, 1], [0, 0]]), ("a", "b"))
     Page(shown)
     assert "75.0%" in shown and shown.count(">-<") == 2

@@ -21,12 +21,13 @@ from minunet.training.charts import line_chart
 from minunet.training.config import Config
 from minunet.training.folder import new_folder
 from minunet.training.loop import State, Trainer
-from minunet.training.report import STYLE
+from minunet.training.page import page
 
 LOWEST, HIGHEST = 1e-6, 10.0
 KEPT = 0.95  # of the running mean, at each step
 BURST = 4.0  # times the lowest loss: higher, and the sweep ends
 LEAST = 20  # steps: fewer say nothing
+SETTLED = 10  # steps before which the running mean is of too few losses to compare with
 
 
 def run(config: Config, out: str | None, options: job.Options, own: Dataset | None, steps: int) -> int:
@@ -57,8 +58,8 @@ def sweep(trainer: Trainer, steps: int, done: Callable[[int], object] = lambda k
     """Train for `steps` steps with rates from LOWEST to HIGHEST, each a constant factor above the one before.
 
     rate_k = LOWEST (HIGHEST / LOWEST)^(k / (steps - 1)); smooth_k = sum_i w_i loss_i / sum_i w_i, w_i = KEPT^(k - i).
-    Ends early where the running mean exceeds BURST times its lowest value, or a loss is not finite. The network is
-    used up: weights after a sweep are good for nothing.
+    Ends early where the running mean exceeds BURST times its lowest value after SETTLED steps, or a loss is not finite.
+    The network is used up: weights after a sweep are good for nothing.
     """
     found = Sweep([], [], [])
     total = weight = 0.0
@@ -76,7 +77,7 @@ def sweep(trainer: Trainer, steps: int, done: Callable[[int], object] = lambda k
             for row, value in zip(found, (rate, loss, total / weight)):
                 row.append(value)
             done(k)
-            if k >= LEAST and found.smooth[-1] > BURST * min(found.smooth):
+            if k >= LEAST and found.smooth[-1] > BURST * min(found.smooth[SETTLED:]):
                 break
     finally:
         batches.close()
@@ -87,31 +88,35 @@ def suggestion(found: Sweep) -> float | None:
     """The rate at which the running mean falls fastest over the logarithm of the rate, before its lowest value; None
     where it does not fall by 1 percent.
 
-    The mean's slope is taken over a tenth of the sweep, so that one step's noise does not decide.
+    The mean's slope is taken over a tenth of the sweep, so that one step's noise does not decide; the first SETTLED
+    steps are left out.
     """
-    smooth = np.array(found.smooth)
-    if len(smooth) < LEAST:
+    if len(found.smooth) < LEAST:
         return None
+    smooth, rates = np.array(found.smooth[SETTLED:]), found.rates[SETTLED:]
     lowest = int(smooth.argmin())
-    span = max(1, len(smooth) // 10)
+    span = max(1, len(found.smooth) // 10)
     if lowest <= span or smooth[lowest] > 0.99 * smooth[:lowest].max():
         return None
     slopes = smooth[span : lowest + 1] - smooth[: lowest + 1 - span]
     k = int(slopes.argmin()) + span // 2
-    return float(f"{found.rates[k]:.1e}")
+    return float(f"{rates[k]:.1e}")
 
 
 def words(found: Sweep, best: float | None) -> list[str]:
     """What a sweep says, in lines."""
     if not found.rates:
         return ["the loss was not finite at the lowest rate already; check the data and --loss"]
-    lowest = int(np.argmin(found.smooth))
+    settled = min(SETTLED, len(found.smooth) - 1)
+    lowest = settled + int(np.argmin(found.smooth[settled:]))
     tried = f"{len(found.rates)} steps, learning rates {found.rates[0]:.1e} to {found.rates[-1]:.1e}"
     if best is None:
         return [tried, "no rate made the loss fall; try more steps (--find-lr 300), other data, or another --loss"]
+    first, least, at = found.smooth[settled], found.smooth[lowest], found.rates[lowest]
+    above = f"; above {at:.1e} it rises" if lowest < len(found.rates) - 1 else ""
     return [
-        f"{tried}: loss {found.smooth[0]:.4f} at first, lowest {found.smooth[lowest]:.4f} at {found.rates[lowest]:.1e}",
-        f"suggestion: --lr {best:g}   (where the loss falls fastest; above {found.rates[lowest]:.1e} it rises)",
+        f"{tried}: loss {first:.4f} at first, lowest {least:.4f} at {at:.1e}",
+        f"suggestion: --lr {best:g}   (where the loss falls fastest{above})",
     ]
 
 
@@ -122,12 +127,7 @@ def write(folder: Path, found: Sweep, lines: Sequence[str], title: str) -> None:
         writer.writerow(("learning_rate", "loss", "running_mean"))
         writer.writerows(zip(*found))
     series = [("running mean", list(zip(found.rates, found.smooth))), ("loss", list(zip(found.rates, found.losses)))]
-    page = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>",
-        *(f"<p>{escape(line)}</p>" for line in lines),
-        line_chart(series, "learning rate", log_x=True, log_y=True),
-        "</body></html>\n",
-    ]
+    chart = line_chart(series, "learning rate", log_x=True, log_y=True)
+    body = [*(f"<p>{escape(line)}</p>" for line in lines), f"<figure>{chart}</figure>"]
     with atomic_write(folder / "find_lr.html") as temporary:
-        temporary.write_text("\n".join(page), encoding="utf-8")
+        temporary.write_text(page(title, body), encoding="utf-8")

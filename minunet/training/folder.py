@@ -199,9 +199,13 @@ def summary(trainer: Trainer, verdict: Verdict) -> str:
         f"network    {network(trainer)}",
         f"training   {state.step} steps in {state.seconds / 60:.1f} min,"
         f" {state.step / max(state.seconds, 1e-9):.1f} steps/s",
-        "",
-        *verdict.lines,
     ]
+    if trainer.config.average > 1:
+        rows.append(f"averaged   the scores below are of the mean over {trainer.config.average} orientations")
+    if state.best is not None and state.best["step"] != state.step:
+        best = f"{trainer.judge.score} {state.best['score']:.4f} at step {state.best['step']}"
+        rows.append(f"best       {best}, kept as {BEST}; the scores below are of step {state.step}")
+    rows += ["", *verdict.lines]
     return "\n".join(rows) + "\n"
 
 

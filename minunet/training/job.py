@@ -214,7 +214,7 @@ def _finish(trainer: Trainer, where: Path, quiet: bool) -> None:
     verdict = trainer.final(show)
     run_folder.write_results(where, trainer, verdict, numba.get_num_threads())
     print(run_folder.summary(trainer, verdict), end="")
-    print(f"scored in {time.monotonic() - begin:.1f} s; see {where}{os.sep}: summary.txt, held_out.png, curve.png")
+    print(f"scored in {time.monotonic() - begin:.1f} s; see {where}{os.sep}: report.html, summary.txt, held_out.png")
     file = run_folder.best_of(where, trainer.state)
     why = f"   (best: step {trainer.state.best['step']})" if file.name == run_folder.BEST else ""
     print(f"predict: minunet predict {file} IMAGE... --out DIR{why}")

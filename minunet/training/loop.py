@@ -168,7 +168,7 @@ class Trainer:
     def _advance(self, bar: tqdm, loss: float, seconds: float) -> None:
         recent = self.state.pending or [loss]
         speed = self.step_pixels / max(seconds, 1e-9)
-        bar.set_postfix_str(f"loss {np.mean(recent):.4f}, {speed / 1e3:.0f} k pixels/s", refresh=False)
+        bar.set_postfix_str(f"loss {np.mean(recent):.4f}, {tqdm.format_sizeof(speed)} pixels/s", refresh=False)
         bar.update(1 if self.total is not None else min(seconds, bar.total - bar.n))
 
     def predict_held_out(self, average: int = 1, progress: Any = None) -> Iterator[np.ndarray]:
@@ -183,8 +183,8 @@ class Trainer:
         row, text = self.judge.quick(seen.passing(self.predict_held_out()))
         self.state.validations += 1
         self.add_row(**row)
-        losses = [row["loss"] for row in self.state.log if "loss" in row]
-        loss = f"{losses[-1]:.4f}" if losses else "-"
+        losses = [row["loss"] for row in self.state.log if "loss" in row][-1:] or self.state.pending
+        loss = f"{np.mean(losses):.4f}" if losses else "-"
         say(f"step {self.state.step:6d}   loss {loss}   held out: {text}   ({self.state.seconds / 60:.1f} min)")
         self._examine(seen, row, say)
         self.seen = seen
@@ -203,21 +203,29 @@ class Trainer:
             state.notes.append({"step": state.step, "text": text})
             say(f"warning: {text}")
         score = row[self.judge.columns[0]]
-        if math.isfinite(score) and (state.best is None or score > state.best["score"]):
+        if math.isfinite(score) and (state.best is None or score >= state.best["score"]):  # of equals the last
             state.best = {"step": state.step, "score": float(score)}
 
     def final(self, progress: Any = None, say: Callable[[str], None] = print) -> Verdict:
-        """Score the held-out images with everything; a row in the log, unless a validation has just made it."""
-        verdict = self.judge.final(self.predict_held_out(self.config.average, progress))
+        """Score the held-out images with everything, averaged over the orientations that the Config asks for; and a row
+        in the log, unless a validation has just made it: of one orientation, as all rows, so that "best" compares
+        like with like.
+        """
+        average = self.config.average
+        verdict = self.judge.final(self.predict_held_out(average, progress))
         maps, threshold = self.judge.class_maps(verdict)
         seen = Seen(self.data, self.held_out, self.state.step, threshold)
         for k, found in enumerate(maps):
             seen.add(k, found)
         last = self.state.log[-1] if self.state.log else {}
         if last.get("step") != self.state.step or self.judge.columns[0] not in last:
+            row, single = verdict.row, seen
+            if average > 1:
+                single = Seen(self.data, self.held_out, self.state.step)
+                row, _ = self.judge.quick(single.passing(self.predict_held_out(1, progress)))
             self.state.validations += 1
-            self.add_row(**verdict.row)
-            self._examine(seen, verdict.row, say)
+            self.add_row(**row)
+            self._examine(single, row, say)
             self.save(self)
         self.seen = seen
         return verdict

@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from minunet.data import IGNORE, paint, write_png
 from minunet.data.dataset import Colour
 
-INK, GRID, LOSS, SCORE = (40, 40, 40), (225, 225, 225), (31, 119, 180), (214, 39, 40)
-MISSED, INVENTED = (230, 60, 40), (40, 110, 230)  # membrane not found (merges cells), membrane where there is none
+INK, GRID, LOSS, SCORE = (40, 40, 40), (225, 225, 225), (0, 114, 178), (213, 94, 0)
+MISSED = (213, 94, 0)  # membrane that was not found, which merges cells. Orange and blue: any eye tells them apart
+INVENTED = (0, 114, 178)  # membrane where there is none, which splits a cell
 
 
 def curve(
@@ -67,11 +68,11 @@ def panel(
     """Write one row a section: input, truth, prediction, error; as PNG
 
     images : uint8 (S, H, W)      truth : (S, H, W), 1 = cell      p_cell : (S, H, W) in 0 .. 1
-    Error is at threshold 0.5: red where membrane was missed (cells merge), blue where it was invented (cells split).
+    Error is at threshold 0.5: orange where membrane was missed (cells merge), blue where it was invented (cells split).
     """
     s, h, w = images.shape
     gap, head = 6, 24
-    columns = ("input", "truth", "P(cell)", "error: red merges, blue splits")
+    columns = ("input", "truth", "P(cell)", "error: orange merges, blue splits")
     picture = Image.new("RGB", (4 * w + 3 * gap, head + s * (h + gap)), "white")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(14)
@@ -112,7 +113,7 @@ def scene_panel(
     key = line * -(-len(classes) // columns)
     picture = Image.new("RGB", (width, head + s * (h + gap) + key), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
-    for k, name in enumerate(("input", "truth", "prediction", "wrong: red")):
+    for k, name in enumerate(("input", "truth", "prediction", "wrong: orange")):
         draw.text((k * (w + gap) + 4, 4), name, INK, font)
     draw.text((picture.width - 4, 4), note, INK, font, anchor="ra")
     for row in range(s):

@@ -16,7 +16,7 @@ from minunet.training.pictures import INVENTED, MISSED
 from minunet.training.shown import alike
 
 WORST, BEST = 3, 2  # images kept
-WRONG = (245, 190, 60)
+WRONG = (240, 228, 66)
 SIDE = 384  # pixels: height and width of a picture
 GAP = 4
 
@@ -82,8 +82,8 @@ class Seen:
     def picture(self, shown: Kept) -> np.ndarray:
         """Input, truth, prediction and errors side by side, uint8 (h, 4 w + gaps, 3), sides of SIDE at most.
 
-        Errors: red where cells are merged, blue where they are split, yellow where a pixel is wrong and does neither;
-        without cells, red where the class is wrong.
+        Errors: orange where cells are merged, blue where they are split, yellow where a pixel is wrong and does
+        neither; without cells, orange where the class is wrong.
         """
         s = int(self.held_out[shown.k])
         image, truth, found = (
