@@ -37,7 +37,7 @@ def capability(architecture: str) -> int:
 
 
 def tiles(step: Step) -> list[tuple[tuple[str, int], ...]]:
-    if int(step.name[0]) < 4:
+    if not step.tiled:
         return [()]
     return [(("TILE_M", m), ("TILE_N", n)) for m, n in ((64, 64), (128, 64), (128, 128))]
 

@@ -3,7 +3,8 @@
 // Math     y[p, o] = act(b[o] + sum over taps (u, v) and channels c of x[pixel of p at (u, v), c] w[u,v,c,o])
 // Layout   x (N, H, W, C), w packed (KH, KW, Cp, Op) with zeros up to multiples of BK and BN, y (N, YH, YW, O); see
 //          geometry.cuh
-// Threads  a block makes BM pixels (blockIdx.x) x BN channels (blockIdx.y), a thread BM / 16 x BN / 16 of them
+// Threads  a block makes BM pixels (blockIdx.x) x BN channels (blockIdx.y), a thread BM / 16 x BN / 16 of them;
+//          blockIdx.z the part of the sum, which split.cu adds up where there are several
 // Memory   for BK channels of one tap a block reads BM BK numbers of x and BK BN of w: BM BN / (BM + BN) multiply-adds
 //          for each number read. Shared: (BM + BN) BK numbers, 16 KB for 128 x 128 floats; registers: the results
 // Limit    multiply-adds where BM = BN = 128: 4 loads of 16 bytes from shared memory for 64 of them; smaller tiles
@@ -29,7 +30,7 @@ static_assert(LOADS_A * 256 == BM * GROUPS && LOADS_B * 1024 == BN * BK, "all th
 extern "C" __global__ void __launch_bounds__(256, 1)
     conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O, int KH, int KW, int OH,
            int OW, int sh, int sw, int top, int left, int dh, int dw, int YH, int YW, int si, int sj, int i0, int j0,
-           int activation, int Cp, int Op, int wide_x, int wide_y) {
+           int activation, int Cp, int Op, int wide_x, int wide_y, int each) {
     __shared__ __align__(16) REAL as[BK][BM + 4], bs[BK][BN];  // + 4: the transposed stores hit different banks
     const int thread = int(threadIdx.x), p0 = int(blockIdx.x) * BM, o0 = int(blockIdx.y) * BN, pixels = N * OH * OW;
     Source source[LOADS_A];
@@ -37,30 +38,32 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     for (int l = 0; l < LOADS_A; l++) source[l].start(p0 + (thread + 256 * l) / GROUPS, OH, OW, sh, sw, top, left);
     Tile<BM, BN> tile;
     tile.clear();
-    for (int tap = 0; tap < KH * KW; tap++) {
-        const int u = tap / KW * dh, v = tap % KW * dw;
-        for (int c0 = 0; c0 < Cp; c0 += BK) {
+    Chunks<BK> chunk;
+    chunk.start(KH, KW, Cp, each);
+    for (int q = chunk.first; q < chunk.end; q++) {
+        const int u = chunk.u * dh, v = chunk.v * dw, c0 = chunk.c0;
 #pragma unroll
-            for (int l = 0; l < LOADS_A; l++) {  // as[c][p] = x[pixel of p, c0 + c]
-                const int row = (thread + 256 * l) / GROUPS, c = (thread + 256 * l) % GROUPS * 4;
-                const bool in = p0 + row < pixels && source[l].in(u, v, H, W);
-                In<REAL> xp = x + (source[l].pixel(u, v, H, W) * C + c0 + c);
-                const int count = in ? C - c0 - c : 0;
-                const Four<REAL> a = wide_x && count > 0 ? load_four(xp) : load_some(xp, count);
+        for (int l = 0; l < LOADS_A; l++) {  // as[c][p] = x[pixel of p, c0 + c]
+            const int row = (thread + 256 * l) / GROUPS, c = (thread + 256 * l) % GROUPS * 4;
+            const bool in = p0 + row < pixels && source[l].in(u, v, H, W);
+            In<REAL> xp = x + (source[l].pixel(u, v, H, W) * C + c0 + c);
+            const int count = in ? C - c0 - c : 0;
+            const Four<REAL> a = wide_x && count > 0 ? load_four(xp) : load_some(xp, count);
 #pragma unroll
-                for (int e = 0; e < 4; e++) as[c + e][row] = a.e[e];
-            }
-#pragma unroll
-            for (int l = 0; l < LOADS_B; l++) {  // bs[c][o] = w[u, v, c0 + c, o0 + o]
-                const int c = (thread + 256 * l) / (BN / 4), o = (thread + 256 * l) % (BN / 4) * 4;
-                four(&bs[c][o]) = load_four(w + ((tap * Cp + c0 + c) * Op + o0 + o));
-            }
-            __syncthreads();
-#pragma unroll
-            for (int k = 0; k < BK; k++) tile.multiply(as[k], bs[k]);
-            __syncthreads();
+            for (int e = 0; e < 4; e++) as[c + e][row] = a.e[e];
         }
+#pragma unroll
+        for (int l = 0; l < LOADS_B; l++) {  // bs[c][o] = w[u, v, c0 + c, o0 + o]
+            const int c = (thread + 256 * l) / (BN / 4), o = (thread + 256 * l) % (BN / 4) * 4;
+            four(&bs[c][o]) = load_four(w + ((q * BK + c) * Op + o0 + o));
+        }
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < BK; k++) tile.multiply(as[k], bs[k]);
+        __syncthreads();
+        chunk.next(KW, Cp);
     }
+    Out<REAL> to = y + part(N, YH, YW, O);
 #pragma unroll
     for (int i = 0; i < tile.TM; i++) {
         const int p = p0 + tile.row(i);
@@ -68,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
         const int pixel = target(p, OH, OW, YH, YW, si, sj, i0, j0);
 #pragma unroll
         for (int q = 0; q < tile.TN / 4; q++)
-            finish_group(y, b, tile.group(i, q), pixel, o0 + tile.column(4 * q), O, wide_y, activation);
+            finish_group(to, b, tile.group(i, q), pixel, o0 + tile.column(4 * q), O, wide_y, activation);
     }
 }
 

@@ -3,7 +3,8 @@
 // Math     y[p, o] = act(b[o] + sum over taps (u, v) and channels c of x[pixel of p at (u, v), c] w[u,v,c,o])
 // Layout   x (N, H, W, C), w packed (KH, KW, Cp, Op) with zeros up to multiples of BK and BN, y (N, YH, YW, O); see
 //          geometry.cuh
-// Threads  a block makes BM pixels (blockIdx.x) x BN channels (blockIdx.y), a thread BM / 16 x BN / 16 of them
+// Threads  a block makes BM pixels (blockIdx.x) x BN channels (blockIdx.y), a thread BM / 16 x BN / 16 of them;
+//          blockIdx.z the part of the sum, which split.cu adds up where there are several
 // Memory   as step 4; shared: 2 (BM (BK + 4) + BK BN) numbers, 36 KB for 128 x 128 floats. No registers hold numbers
 //          on their way, and 64 hold results
 // Limit    multiply-adds; one barrier for BK of them
@@ -26,15 +27,16 @@ constexpr int PITCH = BK + 4;
 extern "C" __global__ void __launch_bounds__(256, 2)
     conv2d(Out<REAL> y, In<REAL> x, In<REAL> w, In<REAL> b, int N, int H, int W, int C, int O, int KH, int KW, int OH,
            int OW, int sh, int sw, int top, int left, int dh, int dw, int YH, int YW, int si, int sj, int i0, int j0,
-           int activation, int Cp, int Op, int wide_x, int wide_y) {
+           int activation, int Cp, int Op, int wide_x, int wide_y, int each) {
     __shared__ __align__(16) REAL as[2][BM * PITCH], bs[2][BK * BN];
     const int p0 = int(blockIdx.x) * BM, o0 = int(blockIdx.y) * BN, pixels = N * OH * OW;
-    const int chunks = KH * KW * (Cp / BK);
     ImageTile<REAL, BM, BK, PITCH> image;
     image.start(p0, pixels, OH, OW, sh, sw, top, left);
-    Chunk<BK> next;
+    Chunks<BK> next;
+    next.start(KH, KW, Cp, each);
+    const int first = next.first, end = next.end;
     auto fetch = [&](int q) {  // chunk q, where there is one, into buffer q % 2
-        if (q < chunks) {
+        if (q < end) {
             image.copy(as[q % 2], x, next.u * dh, next.v * dw, next.c0, H, W, C, wide_x);
             copy_matrix<REAL, BK, BN, BN>(bs[q % 2], w + (q * BK * Op + o0), Op);
             next.next(KW, Cp);
@@ -43,13 +45,14 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     };
     Tile<BM, BN> tile;
     tile.clear();
-    fetch(0);
-    for (int q = 0; q < chunks; q++) {
+    fetch(first);
+    for (int q = first; q < end; q++) {
         wait_copies<0>();
         __syncthreads();  // chunk q is there for all, and nobody reads the other buffer any more
         fetch(q + 1);
         tile.multiply_rows<BK, PITCH>(as[q % 2], bs[q % 2]);
     }
+    Out<REAL> to = y + part(N, YH, YW, O);
 #pragma unroll
     for (int i = 0; i < tile.TM; i++) {
         const int p = p0 + tile.row(i);
@@ -57,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
         const int pixel = target(p, OH, OW, YH, YW, si, sj, i0, j0);
 #pragma unroll
         for (int j = 0; j < tile.TN / 4; j++)
-            finish_group(y, b, tile.group(i, j), pixel, o0 + tile.column(4 * j), O, wide_y, activation);
+            finish_group(to, b, tile.group(i, j), pixel, o0 + tile.column(4 * j), O, wide_y, activation);
     }
 }
 

@@ -4,7 +4,7 @@
 //          rounding to tf32, ties away from zero
 // Layout   x (N, H, W, C), w packed (Op, KH, KW, Cp) and rounded, zeros up to multiples of BN and BK, y (N, YH, YW, O)
 // Threads  a block makes BM pixels (blockIdx.x) x BN channels (blockIdx.y), each of its 8 warps BM / 4 x BN / 2 of them
-//          in pieces of 16 x 8; see mma_tile.cuh
+//          in pieces of 16 x 8; see mma_tile.cuh; blockIdx.z the part of the sum, which split.cu adds up
 // Memory   as step 5; shared: STAGES (BM + BN) rows of 80 bytes, 60 KB for 128 x 128
 // Limit    tensor cores: 1024 multiply-adds a clock and multiprocessor on Hopper, which mma.sync does not reach
 // Step     one instruction of a warp is 1024 multiply-adds instead of 32; ldmatrix brings its fragments without bank
@@ -30,17 +30,18 @@ using Results = MmaTile<TF32, BM, BN>;
 extern "C" __global__ void __launch_bounds__(256, 2)
     conv2d(Out<float> y, In<float> x, In<float> w, In<float> b, int N, int H, int W, int C, int O, int KH, int KW,
            int OH, int OW, int sh, int sw, int top, int left, int dh, int dw, int YH, int YW, int si, int sj, int i0,
-           int j0, int activation, int Cp, int wide_x) {
+           int j0, int activation, int Cp, int wide_x, int each) {
     DYNAMIC_SHARED(float, shared);  // STAGES x (BM + BN) rows
     constexpr int STAGE = (BM + BN) * PITCH;
     const int p0 = int(blockIdx.x) * BM, o0 = int(blockIdx.y) * BN, pixels = N * OH * OW, taps = KH * KW;
-    const int chunks = taps * (Cp / BK);
     ImageTile<float, BM, BK, PITCH> image;
     image.start(p0, pixels, OH, OW, sh, sw, top, left);
-    Chunk<BK> next;
+    Chunks<BK> next;
+    next.start(KH, KW, Cp, each);
+    const int first = next.first, end = next.end;
     auto fetch = [&](int q) {  // chunk q, where there is one
         float* stage = shared + q % STAGES * STAGE;
-        if (q < chunks) {
+        if (q < end) {
             image.copy(stage, x, next.u * dh, next.v * dw, next.c0, H, W, C, wide_x);
             copy_matrix<float, BN, BK, PITCH>(stage + BM * PITCH, w + (o0 * taps * Cp + q * BK), taps * Cp);
             next.next(KW, Cp);
@@ -49,19 +50,20 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     };
     Results results;
     results.clear();
-    for (int q = 0; q < STAGES - 1; q++) fetch(q);
-    for (int q = 0; q < chunks; q++) {
+    for (int q = first; q < first + STAGES - 1; q++) fetch(q);
+    for (int q = first; q < end; q++) {
         wait_copies<STAGES - 2>();
         __syncthreads();  // chunk q is there for all, and nobody reads the buffer of q - 1 any more
         fetch(q + STAGES - 1);
         const float* stage = shared + q % STAGES * STAGE;
         results.multiply_rows(stage, stage + BM * PITCH);
     }
+    Out<float> to = y + part(N, YH, YW, O);
     results.each([&](int row, int column, float low, float high) {
         const int p = p0 + row;
         if (p >= pixels) return;
         const int pixel = target(p, OH, OW, YH, YW, si, sj, i0, j0);
-        finish_pair(y, b, low, high, pixel, o0 + column, O, activation);
+        finish_pair(to, b, low, high, pixel, o0 + column, O, activation);
     });
 }
 

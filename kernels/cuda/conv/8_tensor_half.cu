@@ -5,7 +5,7 @@
 // Layout   x in 16 bits (N, H, W, C), C a multiple of 8, by to_half of pack.cu; w packed (Op, KH, KW, Cp), zeros up to
 //          multiples of BN and BK; y float (N, YH, YW, O)
 // Threads  a block makes BM pixels (blockIdx.x) x BN channels (blockIdx.y), each of its 8 warps BM / 4 x BN / 2 of them
-//          in pieces of 16 x 8; see mma_tile.cuh
+//          in pieces of 16 x 8; see mma_tile.cuh; blockIdx.z the part of the sum, which split.cu adds up
 // Memory   half of step 7's bytes for a number; shared: STAGES (BM + BN) rows of 80 bytes of 32 channels, 60 KB for
 //          128 x 128. Once before: 4 bytes read and 2 written for each number of x
 // Limit    tensor cores: 2048 multiply-adds a clock and multiprocessor on Hopper, which mma.sync does not reach;
@@ -35,17 +35,18 @@ using Results = MmaTile<HALF ? F16 : BF16, BM, BN>;
 extern "C" __global__ void __launch_bounds__(256, 2)
     conv2d(Out<float> y, In<u16> x, In<u16> w, In<float> b, int N, int H, int W, int C, int O, int KH, int KW, int OH,
            int OW, int sh, int sw, int top, int left, int dh, int dw, int YH, int YW, int si, int sj, int i0, int j0,
-           int activation, int Cp) {
+           int activation, int Cp, int each) {
     DYNAMIC_SHARED(u16, shared);  // STAGES x (BM + BN) rows
     constexpr int STAGE = (BM + BN) * PITCH;
     const int p0 = int(blockIdx.x) * BM, o0 = int(blockIdx.y) * BN, pixels = N * OH * OW, taps = KH * KW;
-    const int chunks = taps * (Cp / BK);
     ImageTile<u16, BM, BK, PITCH> image;
     image.start(p0, pixels, OH, OW, sh, sw, top, left);
-    Chunk<BK> next;
+    Chunks<BK> next;
+    next.start(KH, KW, Cp, each);
+    const int first = next.first, end = next.end;
     auto fetch = [&](int q) {  // chunk q, where there is one
         u16* stage = shared + q % STAGES * STAGE;
-        if (q < chunks) {
+        if (q < end) {
             image.copy(stage, x, next.u * dh, next.v * dw, next.c0, H, W, C, true);
             copy_matrix<u16, BN, BK, PITCH>(stage + BM * PITCH, w + (o0 * taps * Cp + q * BK), taps * Cp);
             next.next(KW, Cp);
@@ -54,19 +55,20 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     };
     Results results;
     results.clear();
-    for (int q = 0; q < STAGES - 1; q++) fetch(q);
-    for (int q = 0; q < chunks; q++) {
+    for (int q = first; q < first + STAGES - 1; q++) fetch(q);
+    for (int q = first; q < end; q++) {
         wait_copies<STAGES - 2>();
         __syncthreads();  // chunk q is there for all, and nobody reads the buffer of q - 1 any more
         fetch(q + STAGES - 1);
         const u16* stage = shared + q % STAGES * STAGE;
         results.multiply_rows(stage, stage + BM * PITCH);
     }
+    Out<float> to = y + part(N, YH, YW, O);
     results.each([&](int row, int column, float low, float high) {
         const int p = p0 + row;
         if (p >= pixels) return;
         const int pixel = target(p, OH, OW, YH, YW, si, sj, i0, j0);
-        finish_pair(y, b, low, high, pixel, o0 + column, O, activation);
+        finish_pair(to, b, low, high, pixel, o0 + column, O, activation);
     });
 }
 

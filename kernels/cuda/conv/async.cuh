@@ -74,17 +74,3 @@ __device__ inline void copy_pixels(E* tile, In<E> a, int p0, int end, int u, int
         copy_group<E>(tile + k * PITCH + c, a + (source.pixel(u, v, H, W) * C + c0 + c), count, wide);
     }
 }
-
-// Tap and first channel of the chunks of BK channels, one after the other.
-template <int BK>
-struct Chunk {
-    int u = 0, v = 0, c0 = 0;
-
-    void next(int KW, int Cp) {
-        c0 += BK;
-        if (c0 < Cp) return;
-        c0 = 0, v += 1;
-        if (v < KW) return;
-        v = 0, u += 1;
-    }
-};

@@ -24,3 +24,28 @@ struct Source {
 __device__ inline int target(int p, int OH, int OW, int YH, int YW, int si, int sj, int i0, int j0) {
     return (p / (OH * OW) * YH + p / OW % OH * si + i0) * YW + p % OW * sj + j0;
 }
+
+// A block's part of the sum: chunks of BK channels of a tap, one after the other, blockIdx.z-th of parts of `each`.
+// With several parts a block's results are partial sums, (parts, N, YH, YW, O), which split.cu adds up.
+template <int BK>
+struct Chunks {
+    int first, end;  // of the block's part
+    int u, v, c0;    // of the next chunk: its tap and first channel
+
+    void start(int KH, int KW, int Cp, int each) {
+        const int tap = int(blockIdx.z) * each / (Cp / BK);
+        first = int(blockIdx.z) * each, end = min(first + each, KH * KW * (Cp / BK));
+        u = KW ? tap / KW : 0, v = KW ? tap % KW : 0;  // a phase of a strided gradient may have no tap
+        c0 = first % (Cp / BK) * BK;
+    }
+    void next(int KW, int Cp) {
+        c0 += BK;
+        if (c0 < Cp) return;
+        c0 = 0, v += 1;
+        if (v < KW) return;
+        v = 0, u += 1;
+    }
+};
+
+// Where a block's part of the results starts.
+__device__ inline int part(int N, int YH, int YW, int O) { return int(blockIdx.z) * N * YH * YW * O; }

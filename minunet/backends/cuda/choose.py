@@ -42,6 +42,7 @@ class Step:
     precisions : under which of `minunet.precision` its result is what was asked for
     least      : the oldest architecture, 10 major + minor
     double     : whether it is meant for float64 as well
+    tiled      : whether its kernels are compiled for a tile, TILE_M x TILE_N
     shared     : bytes of dynamic shared memory of a kernel, with a tile of (rows, columns)
     """
 
@@ -53,6 +54,7 @@ class Step:
     precisions: tuple[str, ...] = FULL
     least: int = 75
     double: bool = True
+    tiled: bool = False
     shared: Callable[[str, tuple[int, int]], int] = lambda kernel, tile: 0
 
     @property
@@ -91,8 +93,15 @@ STEPS = (
     Step("1_naive", conv_naive.forward, conv_naive.grad_x, conv_naive.grad_w),
     Step("2_coalesced", *_each(conv_coalesced.convolve), conv_coalesced.grad_w),
     Step("3_shared_tile", *_each(conv_shared_tile.convolve), conv_shared_tile.grad_w, fits=conv_shared_tile.fits),
-    Step("4_register_tile", *_each(conv_tiles.register_convolve), conv_tiles.register_grad_w),
-    Step("5_double_buffer", *_each(conv_tiles.double_convolve), conv_tiles.double_grad_w, least=80, double=False),
+    Step("4_register_tile", *_each(conv_tiles.register_convolve), conv_tiles.register_grad_w, tiled=True),
+    Step(
+        "5_double_buffer",
+        *_each(conv_tiles.double_convolve),
+        conv_tiles.double_grad_w,
+        least=80,
+        double=False,
+        tiled=True,
+    ),
     Step(
         "6_winograd",
         *_each(conv_winograd.convolve),
@@ -101,6 +110,7 @@ STEPS = (
         precisions=("default",),
         least=80,
         double=False,
+        tiled=True,
     ),
     Step(
         "7_tensor_tf32",
@@ -109,6 +119,7 @@ STEPS = (
         precisions=("tf32",),
         least=80,
         double=False,
+        tiled=True,
         shared=partial(conv_tensor.shared, conv_tensor.TF32),
     ),
     Step(
@@ -119,6 +130,7 @@ STEPS = (
         precisions=("bf16", "fp16"),
         least=80,
         double=False,
+        tiled=True,
         shared=partial(conv_tensor.shared, conv_tensor.HALF),
     ),
 )

@@ -84,9 +84,18 @@ class Phase:
     def sizes(self) -> tuple[int, ...]:
         """N, H, W, C, O, KH, ... j0, activation: the integers that the kernels take, see 2_coalesced.cu."""
         i, j = self.rows, self.columns
+        return (*self._source, *self.y.shape[1:3], i.target, j.target, i.first, j.first, self.activation)
+
+    @property
+    def sizes_of_parts(self) -> tuple[int, ...]:
+        """`sizes` for results that go, pixel by pixel, into a workspace: no gaps, no activation."""
+        return (*self._source, self.rows.count, self.columns.count, 1, 1, 0, 0, 0)
+
+    @property
+    def _source(self) -> tuple[int, ...]:
+        i, j = self.rows, self.columns
         pairs = ((i.taps, j.taps), (i.count, j.count), (i.stride, j.stride), (i.before, j.before), (i.step, j.step))
-        source = (*self.x.shape, self.F, *sum(pairs, ()))
-        return (*source, *self.y.shape[1:3], i.target, j.target, i.first, j.first, self.activation)
+        return (*self.x.shape, self.F, *sum(pairs, ()))
 
     @property
     def filter(self) -> tuple[int, int, int, int, int]:

@@ -9,7 +9,8 @@ from minunet.backends.cuda.columns import finish
 from minunet.backends.cuda.conv_problem import Problem
 from minunet.backends.cuda.launch import Device, ceil_div
 
-BLOCKS = 528  # wanted in all: four for each of 132 multiprocessors. Not asked of the device: sums keep their order
+MULTIPROCESSORS = 132  # of an H100 or H200. Not asked of the device: sums keep their order
+BLOCKS = 4 * MULTIPROCESSORS  # wanted in all
 WORKSPACE = 2**28  # bytes of partial sums at most
 MOST = 4096  # splits: the second stage reads them one after the other
 

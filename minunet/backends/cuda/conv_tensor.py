@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minunet import backends
-from minunet.backends.cuda import conv_phases, conv_tiles
+from minunet.backends.cuda import conv_parts, conv_phases, conv_tiles
 from minunet.backends.cuda.conv_phases import PACK, THREADS, Phase
 from minunet.backends.cuda.conv_problem import Problem
 from minunet.backends.cuda.conv_split import split_sum, splits
@@ -16,6 +16,7 @@ from minunet.backends.cuda.launch import Device, aligned, ceil_div, flat_grid, l
 TF32, HALF = "conv/7_tensor_tf32.cu", "conv/8_tensor_half.cu"
 STAGES, ROW_BYTES = 3, 80  # of kernels/cuda/conv/mma_tile.cuh
 BK = {TF32: 16, HALF: 32}  # channels, or pixels of grad_w, at a time
+RATE = {TF32: 600, HALF: 1200}  # multiply-adds of a multiprocessor in a clock, by mma.sync on Hopper
 BYTES = {TF32: 4, HALF: 2}  # of a number in shared memory
 
 
@@ -51,11 +52,10 @@ def bf16() -> int:
 
 
 def tf32_convolve(device: Device, phase: Phase) -> None:
-    tile = conv_tiles.tile(phase.pixels, phase.F, phase.dtype)
-    w, kp = pack_by_n(device, TF32, phase, tile[1])
+    plan = _plan(TF32, phase)
+    w, kp = pack_by_n(device, TF32, phase, plan.tile[1])
     wide = phase.K % 4 == 0 and aligned(device, phase.x)
-    arguments = (phase.y, phase.x, w, phase.b, *phase.sizes, kp, wide)
-    _convolve(device, TF32, phase, tile, arguments)
+    _convolve(device, TF32, phase, plan, phase.x, w, (kp, wide))
 
 
 def half_forward(device: Device, p: Problem) -> None:
@@ -75,19 +75,33 @@ def _half_phases(device: Device, phases: list[Phase]) -> None:
 
 
 def _half_convolve(device: Device, phase: Phase, x: Any, kind: int) -> None:
-    tile = conv_tiles.tile(phase.pixels, phase.F, phase.dtype)
-    w, kp = pack_by_n(device, HALF, phase, tile[1], kind)
-    n, h, width, _, *rest = phase.sizes
-    arguments = (phase.y, x, w, phase.b, n, h, width, x.shape[3], *rest, kp)
-    _convolve(device, HALF, phase, tile, arguments, HALF=1 - kind)
+    plan = _plan(HALF, phase)
+    w, kp = pack_by_n(device, HALF, phase, plan.tile[1], kind)
+    _convolve(device, HALF, phase, plan, x, w, (kp,), HALF=1 - kind)
 
 
-def _convolve(device: Device, file: str, phase: Phase, tile: tuple[int, int], arguments: tuple, **defines: int) -> None:
-    down, across = tile
-    grid = (ceil_div(phase.pixels, down), ceil_div(phase.F, across))
+def _plan(file: str, phase: Phase) -> conv_parts.Plan:
+    return conv_parts.plan(phase.pixels, phase.F, _chunks(file, phase), BK[file], RATE[file], phase.dtype)
+
+
+def _chunks(file: str, phase: Phase) -> int:
+    return phase.taps * ceil_div(phase.K, BK[file])
+
+
+def _convolve(
+    device: Device, file: str, phase: Phase, plan: conv_parts.Plan, x: Any, w: Any, last: tuple, **defines: int
+) -> None:
+    """x, w : of the phase, as the kernel wants them; last : its arguments behind the sizes"""
+    down, across = plan.tile
     defines |= {"TILE_M": down, "TILE_N": across}
-    nbytes = shared(file, "conv2d", tile)
-    launch(device, file, "conv2d", phase.dtype, grid, THREADS, *arguments, shared=nbytes, **defines)
+    nbytes = shared(file, "conv2d", plan.tile)
+
+    def run(grid, y, b, sizes, each):
+        n, h, width, _, *rest = sizes
+        arguments = (y, x, w, b, n, h, width, x.shape[3], *rest, *last, each)
+        launch(device, file, "conv2d", phase.dtype, grid, THREADS, *arguments, shared=nbytes, **defines)
+
+    conv_parts.convolve(device, phase, plan, _chunks(file, phase), run)
 
 
 def tf32_grad_w(device: Device, p: Problem) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from minunet.backends.cuda import conv_parts
 from minunet.backends.cuda.conv_phases import Phase, pack_by_k
 from minunet.backends.cuda.conv_problem import Problem
 from minunet.backends.cuda.conv_split import split_sum, splits
@@ -14,6 +15,7 @@ from minunet.backends.cuda.launch import Device, aligned, ceil_div, launch
 REGISTER, DOUBLE = "conv/4_register_tile.cu", "conv/5_double_buffer.cu"
 BK = 16  # of both files: channels, or pixels of grad_w, at a time
 THREADS = 256
+RATE = {4: 128, 8: 64}  # multiply-adds of a multiprocessor in a clock, by bytes of a number
 ENOUGH = 264  # blocks that keep 132 multiprocessors busy with two each; fewer: smaller tiles
 
 
@@ -36,13 +38,18 @@ def tile(rows: int, columns: int, dtype: np.dtype, splittable: bool = False) -> 
 
 
 def convolve(file: str, device: Device, phase: Phase) -> None:
-    down, across = tile(phase.pixels, phase.F, phase.dtype)
+    chunks = phase.taps * ceil_div(phase.K, BK)
+    plan = conv_parts.plan(phase.pixels, phase.F, chunks, BK, RATE[phase.dtype.itemsize], phase.dtype)
+    down, across = plan.tile
     w = pack_by_k(device, phase, BK, across)
-    grid = (ceil_div(phase.pixels, down), ceil_div(phase.F, across))
     wide_x = phase.K % 4 == 0 and aligned(device, phase.x)
-    wide_y = phase.F % 4 == 0 and aligned(device, phase.y)
-    arguments = (phase.y, phase.x, w, phase.b, *phase.sizes, *w.shape[1:], wide_x, wide_y)
-    launch(device, file, "conv2d", phase.dtype, grid, THREADS, *arguments, TILE_M=down, TILE_N=across)
+
+    def run(grid, y, b, sizes, each):
+        wide_y = phase.F % 4 == 0 and aligned(device, y)
+        arguments = (y, phase.x, w, b, *sizes, *w.shape[1:], wide_x, wide_y, each)
+        launch(device, file, "conv2d", phase.dtype, grid, THREADS, *arguments, TILE_M=down, TILE_N=across)
+
+    conv_parts.convolve(device, phase, plan, chunks, run)
 
 
 def grad_w(file: str, device: Device, p: Problem) -> None:
