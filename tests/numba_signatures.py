@@ -55,6 +55,21 @@ def recorded(dtype: np.dtype, cases) -> Recorder:
     return device
 
 
+class Compiled:
+    """PTX of a kernel for its argument types. Types and LLVM IR are made once, as Numba does for several devices."""
+
+    def __init__(self, kernel: Any, types: tuple) -> None:
+        from numba.cuda import compiler
+
+        with compute_capability((7, 5)):
+            self._library, _ = compiler._compile_pyfunc_with_fixup(
+                kernel.py_func, types, device=False, abi="numba", cc=(7, 5)
+            )
+
+    def ptx(self, cc: tuple[int, int]) -> str:
+        return self._library.get_asm_str(cc=cc)
+
+
 @contextmanager
 def compute_capability(cc: tuple[int, int]):
     """Numba compiles device functions for the current device; where there is none it is told this one."""

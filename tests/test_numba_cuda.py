@@ -6,20 +6,22 @@ import os
 import re
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cases import cases
-from numba_signatures import compute_capability, recorded
+from numba_signatures import Compiled, Recorder, recorded
 
 import minunet as mu
 from minunet import backends
 from minunet.backends import numba_cuda
 from minunet.backends.cuda.sources import CARD
 from minunet.backends.numba_cuda import library
+from minunet.backends.numba_cuda.rows import bind
 from minunet.errors import UserError
 
 HERE = Path(__file__).parent
@@ -60,27 +62,27 @@ def compiler(simulations):
 @needs_numba_cuda
 @pytest.mark.parametrize("dtype", (np.float32, np.float64), ids=("float32", "float64"))
 def test_every_kernel_compiles(compiler, dtype):
-    """Each launched kernel with the types it is launched with; float64 for the oldest architecture alone.
+    """Each launched kernel with the types it is launched with, for every architecture.
 
     The convolution's sums must stay in registers: an array with an index that is no constant goes to local memory,
-    which is DRAM.
+    which is DRAM. And no kernel may take more shared memory than a block has without asking.
     """
-    from numba import cuda
-
     launched = recorded(np.dtype(dtype), cases).seen
     files = {kernel.py_func.__module__.rpartition(".")[2] for kernel, _ in launched}
     assert files == set(library.STEMS)
     for kernel, types in launched:
-        for cc in ARCHITECTURES if dtype == np.float32 else ARCHITECTURES[:1]:
-            with compute_capability(cc):
-                ptx, _ = cuda.compile(kernel.py_func, types, cc=cc, device=False, abi="numba")
+        compiled = Compiled(kernel, types)
+        for cc in ARCHITECTURES:
+            ptx = compiled.ptx(cc)
             where = f"{kernel.py_func.__module__}.{kernel.__name__} for sm_{cc[0]}{cc[1]}"
             assert f".target sm_{cc[0]}{cc[1]}" in ptx, where
             assert re.search(r"\.visible \.entry", ptx), where
             if "float64" not in str(types) and "partial" not in kernel.__name__:
                 assert not re.search(r"\b(add|mul|fma)(\.rn)?\.f64", ptx), f"{where} computes in float64"
-            if ".conv_" in where:
+            if ".conv_" in where or ".matmul" in where:
                 assert "__local_depot" not in ptx, f"{where} keeps an array in local memory"
+            shared = sum(int(size) for size in re.findall(r"\.shared .*\[(\d+)\];", ptx))
+            assert shared <= 48 * 1024, f"{where} takes {shared} bytes of shared memory"
 
 
 @needs_numba_cuda
@@ -137,7 +139,11 @@ def missing(name):
 
 @pytest.mark.parametrize(
     "version, message",
-    [(missing, "the package numba-cuda is missing; install the extra"), (lambda name: "0.4.1", "0.4.1 is too old")],
+    [
+        (missing, "the package numba-cuda is missing; install the extra"),
+        (lambda name: "0.4.1", "0.4.1 is too old"),
+        (lambda name: "0.29rc1", "0.29rc1 is too old"),
+    ],
 )
 def test_missing_or_old_numba_cuda(monkeypatch, forget, version, message):
     fresh(monkeypatch)
@@ -159,10 +165,26 @@ def test_numba_cuda_that_does_not_fit(monkeypatch, forget):
     assert re.search("numba-cuda 0.30.4 does not fit to numba .* install the extra", numba_cuda.reason())
 
 
-@needs_numba_cuda
-def test_no_device(monkeypatch, forget):
+@pytest.fixture
+def cuda(monkeypatch, forget):
+    """`numba.cuda` with compilers of CUDA 13.0, a driver for 13.1 and an H200; tests take something away."""
+    if library.numba_cuda()[0] is None:
+        pytest.skip(library.numba_cuda()[1])
     cuda = library.require()
     fresh(monkeypatch)
+    monkeypatch.setattr(import_module("numba.cuda.cudadrv.nvvm"), "NVVM", lambda: None)
+    monkeypatch.setattr(cuda.runtime, "get_version", lambda: (13, 0))
+    monkeypatch.setattr(cuda.cudadrv.driver, "get_version", lambda: (13, 1))
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "get_current_device", lambda: SimpleNamespace(compute_capability=(9, 0)))
+    return cuda
+
+
+def test_nothing_is_missing(cuda):
+    assert numba_cuda.reason() == "" and numba_cuda.available()
+
+
+def test_no_device(monkeypatch, cuda):
     monkeypatch.setattr(cuda, "is_available", lambda: False)
     assert "no NVIDIA GPU" in numba_cuda.reason() and not numba_cuda.available()
     with pytest.raises(UserError, match="no NVIDIA GPU"), mu.use_backend("numba_cuda"):
@@ -171,26 +193,48 @@ def test_no_device(monkeypatch, forget):
         mu.ops.relu(mu.Tensor(np.ones((2, 2))))
 
 
-@pytest.mark.parametrize("pointer, stream", [(0, "default"), (4096, "external 4096")])
-def test_kernels_go_to_cupys_current_stream_with_its_own_arrays(monkeypatch, pointer, stream):
-    """With stand-ins for CuPy and for a kernel: what is launched where, and that nothing is copied."""
+@pytest.mark.parametrize(
+    "place, name, answer, message",
+    [
+        ("cudadrv.nvvm", "NVVM", RuntimeError("no libnvvm.so\nanywhere"), r"NVVM and NVRTC .* no libnvvm.so anywhere"),
+        ("runtime", "get_version", OSError("no libnvrtc.so"), r"NVVM and NVRTC .* no libnvrtc.so"),
+        ("runtime", "get_version", (14, 2), r"does not support CUDA 14\.2"),
+        ("cudadrv.driver", "get_version", (12, 4), r"compiles for CUDA 13, and the driver supports 12\.4"),
+        ("", "get_current_device", SimpleNamespace(compute_capability=(7, 0)), "sm_70, and the kernels need sm_75"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(monkeypatch, cuda, place, name, answer, message):
+    def ask():
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    class Kernel:
-        def __getitem__(self, configuration):
-            self.configuration = configuration
-            return lambda *arguments: setattr(self, "arguments", arguments)
+    monkeypatch.setattr(attrgetter(place)(cuda) if place else cuda, name, ask)
+    why = numba_cuda.reason()
+    assert re.search(message, why.replace("(", "")) and "\n" not in why
+    assert "sm_75 or newer" in why or "minunet[cuda13]" in why
+    with pytest.raises(UserError) as error:
+        numba_cuda.asarray(np.ones(3))
+    assert why in str(error.value)
 
-    current = SimpleNamespace(ptr=pointer)
-    cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: current))
-    numba = SimpleNamespace(default_stream=lambda: "default", external_stream=lambda p: f"external {p}")
-    monkeypatch.setattr(numba_cuda, "cupy", lambda: (cupy, ""))
-    monkeypatch.setattr(numba_cuda, "require", lambda: numba)
-    numba_cuda._stream.cache_clear()
-    kernel, array = Kernel(), np.ones(3)
-    numba_cuda._Gpu().run(kernel, (2, 1, 1), (4, 1, 1), (array, 7))
-    numba_cuda._stream.cache_clear()
-    assert kernel.configuration == ((2, 1, 1), (4, 1, 1), stream)
-    assert kernel.arguments[0] is array and kernel.arguments[1] == 7
+
+@needs_numba_cuda
+def test_a_grid_that_the_hardware_does_not_have():
+    """70 000 samples of one number: the launchers would put each on the grid's z axis."""
+    a = np.broadcast_to(np.float32(1), (70_000, 1, 1))
+    with pytest.raises(UserError, match=r"'matmul': the arrays need a grid of \(1, 1, 70000\)"):
+        bind(Recorder())["matmul"](a, a, a, transpose_a=False, transpose_b=False)
+
+
+@pytest.mark.parametrize("dtype", (np.float16, np.int64, np.complex64))
+def test_a_dtype_that_no_kernel_has(monkeypatch, cuda, dtype):
+    """The gate says so before anything is launched; NumPy stands for CuPy here."""
+    monkeypatch.setattr(numba_cuda, "kernels", {"relu": lambda *arrays: pytest.fail("was launched")})
+    with (
+        mu.use_backend("numba_cuda"),
+        pytest.raises(TypeError, match=f"{np.dtype(dtype)}; it must be float32 or float64"),
+    ):
+        backends.call("relu", np.ones((2, 2), dtype))
 
 
 @needs_numba_cuda

@@ -8,7 +8,7 @@ on. Importable without numba-cuda; `available()` is then false, and `reason()` s
 from __future__ import annotations
 
 import sys
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from minunet.backends import cuda as raw
 from minunet.backends.cuda import cupy, full
+from minunet.backends.numba_cuda import gpu
 from minunet.backends.numba_cuda.launch import Grid
-from minunet.backends.numba_cuda.library import REMEDY, numba_cuda, require, simulated
+from minunet.backends.numba_cuda.library import REMEDY, compiler, numba_cuda, simulated
 from minunet.backends.numba_cuda.rows import bind
 from minunet.errors import UserError
 
@@ -40,10 +41,15 @@ def reason() -> str:
     cuda, why = numba_cuda()
     if cuda is None:
         return why
+    toolkit, why = compiler(cuda)
+    if toolkit is None:
+        return why
     if not cuda.is_available():
         return "Numba finds no NVIDIA GPU; install or update the NVIDIA driver, or set MINUNET_SIMULATE=1 to simulate"
-    if not cuda.is_supported_version():
-        return f"Numba does not support this version of the CUDA toolkit; {REMEDY}"
+    driver = cuda.cudadrv.driver.get_version()
+    if driver[0] < toolkit[0]:
+        versions = f"numba-cuda compiles for CUDA {toolkit[0]}, and the driver supports {driver[0]}.{driver[1]}"
+        return f"{versions}; {REMEDY}"
     capability = cuda.get_current_device().compute_capability
     if tuple(capability[:2]) < OLDEST:
         return f"the GPU is sm_{capability[0]}{capability[1]}, and the kernels need sm_75 or newer"
@@ -98,12 +104,6 @@ def capacity() -> int:
     return sys.maxsize if simulated() else raw.capacity()
 
 
-@cache
-def _stream(pointer: int) -> Any:
-    """CuPy's stream as Numba's; 0 is the default stream."""
-    return require().external_stream(pointer) if pointer else require().default_stream()
-
-
 class _Gpu:
     """Launches on CuPy's current device and stream; workspaces come from CuPy's memory pool."""
 
@@ -115,7 +115,7 @@ class _Gpu:
             return cupy()[0].empty(shape, dtype)
 
     def run(self, kernel: Any, grid: Grid, block: Grid, arguments: tuple[Any, ...]) -> None:
-        kernel[grid, block, _stream(cupy()[0].cuda.get_current_stream().ptr)](*arguments)
+        gpu.launch(cupy()[0], kernel, grid, block, arguments)
 
 
 class _Simulator:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from minunet.backends.numba_cuda.conv_problem import Problem
-from minunet.backends.numba_cuda.launch import Device, ceil_div, finish, launch
+from minunet.backends.numba_cuda.launch import MOST_YZ, Device, ceil_div, finish, launch
 from minunet.backends.numba_cuda.library import sizes
 
 FILE = "conv_2_shared_tile"
 BLOCKS = 1024  # of grad_w in all: fills any device, and keeps the second stage short
-GRID_Y = 65535  # the hardware's limit
 
 
 def _halo(row: str, p: Problem) -> int:
@@ -39,7 +38,7 @@ def fits(row: str, p: Problem) -> bool:
     if row == "conv2d_grad_w":
         return _halo(row, p) * s.SIDE <= s.HALO_NUMBERS
     rows = p.x.shape[1] if row == "conv2d_grad_x" else p.OH
-    return _chunk(row, p) >= 1 and p.N * ceil_div(rows, s.TILE_H) <= GRID_Y
+    return _chunk(row, p) >= 1 and p.N * ceil_div(rows, s.TILE_H) <= MOST_YZ
 
 
 def _pixels(device: Device, kernel: str, p: Problem, out: Any, other: Any) -> None:

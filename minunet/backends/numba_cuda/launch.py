@@ -10,11 +10,11 @@ from __future__ import annotations
 from math import prod
 from typing import Any, Protocol
 
-import numpy as np
-
 from minunet.backends.numba_cuda.library import load, sizes
+from minunet.errors import UserError
 
 Grid = tuple[int, int, int]
+MOST_YZ = 65535  # blocks along y and z that the hardware takes; along x 2^31 - 1
 
 
 class Device(Protocol):
@@ -26,8 +26,15 @@ class Device(Protocol):
 
 
 def launch(device: Device, stem: str, kernel: str, grid: Any, block: Any, *arguments: Any) -> None:
-    """Run `kernel` of kernels/numba_cuda/<stem>.py. grid, block : up to three numbers."""
-    device.run(getattr(load(stem), kernel), _three(grid), _three(block), arguments)
+    """Run `kernel` of kernels/numba_cuda/<stem>.py. grid, block : up to three numbers.
+
+    Raises UserError where the arrays need a grid beyond the hardware's limits.
+    """
+    grid = _three(grid)
+    if max(grid[1:]) > MOST_YZ:
+        need = f"numba_cuda kernel {kernel!r}: the arrays need a grid of {grid}, and y and z end at {MOST_YZ}"
+        raise UserError(f"{need}; use a smaller batch")
+    device.run(getattr(load(stem), kernel), grid, _three(block), arguments)
 
 
 def _three(size: int | tuple[int, ...]) -> Grid:
@@ -101,7 +108,3 @@ def finish(device: Device, out: Any, partial: Any, factor: float = 1.0, steps: t
 def matrix(a: Any) -> Any:
     """An array (..., C) as (pixels, C), in place."""
     return a.reshape(prod(a.shape[:-1]), a.shape[-1])
-
-
-def signed(*numbers: int) -> tuple[np.int64, ...]:
-    return tuple(map(np.int64, numbers))

@@ -7,6 +7,7 @@ that very stream, so there is nothing to wait for.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from functools import lru_cache
 from importlib import import_module
@@ -21,7 +22,7 @@ from minunet.errors import UserError
 
 SIMULATE = "MINUNET_SIMULATE"  # =1 asks for Numba's simulator; NUMBA_ENABLE_CUDASIM=1 alone does not
 OLDEST = (0, 30)  # numba-cuda that the tests run with, as pyproject.toml asks for
-REMEDY = "install the extra for your driver: pip install 'minunet[cuda13]'"
+REMEDY = "install the extra for your driver: pip install 'minunet[cuda13]', or cuda12 for a driver before 580"
 STEMS = (
     "channel_sum",
     "conv_1_naive",
@@ -54,7 +55,7 @@ def numba_cuda() -> tuple[Any, str]:
         found = version("numba-cuda")
     except PackageNotFoundError:
         return None, f"the package numba-cuda is missing; {REMEDY}"
-    if tuple(map(int, found.split(".")[:2])) < OLDEST:
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < OLDEST:
         return None, f"numba-cuda {found} is too old, it must be {'.'.join(map(str, OLDEST))} or newer; {REMEDY}"
     os.environ.setdefault("NUMBA_CUDA_ARRAY_INTERFACE_SYNC", "0")
     try:
@@ -75,6 +76,19 @@ def numba_cuda() -> tuple[Any, str]:
     if emulates:
         simulator.correct()
     return cuda, ""
+
+
+def compiler(cuda: Any) -> tuple[tuple[int, int] | None, str]:
+    """The version of CUDA that Numba compiles kernels with (NVVM, NVRTC), or (None, why it cannot)."""
+    nvvm = import_module("numba.cuda.cudadrv.nvvm")
+    try:
+        nvvm.NVVM()
+        toolkit = cuda.runtime.get_version()
+    except (ImportError, OSError, RuntimeError, nvvm.NvvmSupportError) as error:
+        return None, f"Numba's compilers NVVM and NVRTC cannot be loaded ({' '.join(str(error).split())}); {REMEDY}"
+    if not cuda.is_supported_version():
+        return None, "Numba does not support CUDA {}.{}; {}".format(*toolkit, REMEDY)
+    return toolkit, ""
 
 
 def require() -> Any:
