@@ -1,12 +1,11 @@
-"""Correctness before speed: every row, step and precision on the device, gradients, a training run, the sanitizer."""
+"""Correctness before speed: every row, step and precision on the device, gradients, a training run."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,27 @@ from bench.gpu_device import Clock, Device
 from minunet import backends, models
 from minunet.backends.cuda.choose import LADDER, use_step
 from minunet.contract import ROWS
+from minunet.differences import gradcheck
 from minunet.nn.optim import SGD
 
 ROOT = Path(__file__).resolve().parents[1]
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
-GRADIENT = {F32: 1e-4, F64: 1e-9}  # of norm(gradient), a small network's against the reference in float64
+GRADIENT = {  # of norm(gradient), a small network's against the reference in float64
+    "float64": 1e-9,
+    "float32": 1e-4,
+    "tf32": 5e-3,
+    "fp16": 5e-3,
+    "bf16": 5e-2,
+}
 CURVE = 1e-2  # losses of a short run, relative to the CPU's: rounding grows from step to step
+DRY_EVERY = 25  # of the gradient checks a dry run makes one in so many
+CONVOLUTIONS = ("conv2d", "conv2d_grad_x", "conv2d_grad_w")
+Job = tuple[str, Callable[[], Any]]
 
 
 def _suite() -> tuple[Any, Any, Any]:
     """The conformance suite of tests/: a checkout has it beside bench/."""
-    if str(ROOT / "tests") not in sys.path:
-        sys.path.insert(0, str(ROOT / "tests"))
+    _tests()
     import cases
     import checks
     import rounding
@@ -36,68 +44,109 @@ def _suite() -> tuple[Any, Any, Any]:
     return cases, checks, rounding
 
 
-def attempt(check: Callable[[], Any]) -> str:
-    """ "" where it passes, else what went wrong: one failure must not end the others."""
-    try:
-        check()
-    except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return ""
+def _tests() -> None:
+    if str(ROOT / "tests") not in sys.path:
+        sys.path.insert(0, str(ROOT / "tests"))
 
 
-def tally(jobs: Iterator[tuple[str, Callable[[], Any]]], clock: Clock) -> dict[str, Any]:
-    """Run named checks until the clock is over: how many passed, which failed, how many were left out."""
-    passed, failed, left = 0, {}, 0
+def tally(jobs: Iterator[Job], clock: Clock, device: Device | None = None) -> dict[str, Any]:
+    """Run named checks until the clock is over: how many passed, which failed, how many were left out.
+
+    device : told of each, so that one which breaks it is known by name
+    """
+    device = device or Device(dry=True)
+    found = device.keep({"passed": 0, "failed": {}, "left_out_for_time": 0})
     for name, check in jobs:
         if clock.over():
-            left += 1
+            found["left_out_for_time"] += 1
             continue
-        said = attempt(check)
-        passed += not said
-        if said:
-            failed[name] = said
-    return {"passed": passed, "failed": failed, "left_out_for_time": left}
+        _, why = device.attempt(name, check)
+        found["passed"] += not why
+        if why:
+            found["failed"][name] = why
+    return found
+
+
+def in_turn(several: list[list[Job]]) -> Iterator[Job]:
+    """The first of each list, then the second of each: should time be short, each has then run once."""
+    for jobs in zip_longest(*several):
+        yield from (job for job in jobs if job is not None)
 
 
 def conformance(device: Device, clock: Clock) -> dict[str, Any]:
     """All rows of the contract, float32 and float64."""
     cases, checks, _ = _suite()
 
-    def jobs() -> Iterator[tuple[str, Callable[[], Any]]]:
-        for dtype in (F32,) if device.dry else (F32, F64):
-            for row in ROWS.values():
-                listed = cases.cases(row.name)
-                for case in listed[:1] if device.dry else listed:
-                    name = f"{row.name}, {case.label}, {dtype}"
-                    yield name, lambda r=row, c=case, d=dtype: checks.check_case(device.backend, r, c, d)
+    def of_row(row: Any, dtype: np.dtype) -> list[Job]:
+        listed = cases.cases(row.name)
+        return [
+            (f"{row.name}, {case.label}, {dtype}", partial(checks.check_case, device.backend, row, case, dtype))
+            for case in (listed[:1] if device.dry else listed)
+        ]
 
-    return tally(jobs(), clock)
+    dtypes = (F32,) if device.dry else (F32, F64)
+    return tally(in_turn([of_row(row, dtype) for dtype in dtypes for row in ROWS.values()]), clock, device)
 
 
 def ladder(device: Device, clock: Clock) -> dict[str, Any]:
-    """Each step of the convolution ladder, in each precision that it has, on every size that it can do."""
+    """Each step of the convolution ladder, and what the rule chooses, in each precision, on every size they can do."""
     cases, checks, rounding = _suite()
 
-    def check(step: str, precision: str, row: str, case: Any, dtype: np.dtype) -> None:
+    def check(step: str | None, precision: str, row: str, case: Any, dtype: np.dtype) -> None:
         inputs = checks.sample(case, dtype)
         if precision in rounding.ROUNDED:
             inputs = (*(rounding.round_to(precision, x) for x in inputs[:2]), *inputs[2:])
-        with use_step(step), backends.precision(precision):
-            result = checks.run(device.backend, ROWS[row], inputs, case.options)
+        with backends.precision(precision):
+            if step is None:
+                result = checks.run(device.backend, ROWS[row], inputs, case.options)
+            else:
+                with use_step(step):
+                    result = checks.run(device.backend, ROWS[row], inputs, case.options)
         checks.compare(ROWS[row], result, checks.exact(ROWS[row], inputs, case.options), dtype)
 
-    def jobs() -> Iterator[tuple[str, Callable[[], Any]]]:
-        for step in LADDER.values():
-            for row in step.passes():
-                listed = cases.cases(row)
-                for case in listed[:1] if device.dry else listed:
-                    for precision in [p for p in step.precisions if p != "strict"]:
-                        for dtype in (F32, F64) if step.double and not device.dry else (F32,):
-                            name = f"{step.name}, {precision}, {row}, {case.label}, {dtype}"
-                            arguments = (step.name, precision, row, case, dtype)
-                            yield name, lambda a=arguments: _unless_impossible(check, a)
+    def of(step: str | None, precision: str, row: str, dtype: np.dtype) -> list[Job]:
+        listed = cases.cases(row)
+        return [
+            (
+                f"{step or 'chosen'}, {precision}, {row}, {case.label}, {dtype}",
+                partial(_unless_impossible, check, (step, precision, row, case, dtype)),
+            )
+            for case in (listed[:1] if device.dry else listed)
+        ]
 
-    return tally(jobs(), clock)
+    several = [
+        of(step.name, precision, row, dtype)
+        for step in LADDER.values()
+        for row in step.passes()
+        for precision in step.precisions
+        if precision != "strict"  # the same kernels as by default
+        for dtype in ((F32, F64) if step.double and not device.dry else (F32,))
+    ]
+    several += [of(None, precision, row, F32) for precision in backends.PRECISIONS for row in CONVOLUTIONS]
+    return tally(in_turn(several), clock, device)
+
+
+def gradients(device: Device, clock: Clock) -> dict[str, Any]:
+    """Every operation's derivative against finite differences in float64, as tests/test_gradients.py has them."""
+    _tests()
+    try:
+        from test_gradients import CASES
+    except ImportError as error:  # it is written for pytest
+        return {"skipped": f"the cases cannot be imported ({error})"}
+
+    def jobs() -> Iterator[Job]:
+        rng = np.random.default_rng(0)
+        for number, (label, case) in enumerate(CASES.items()):
+            if not device.dry or number % DRY_EVERY == 0:
+                inputs = [make(rng) for make in case.inputs]
+                yield label, partial(_gradcheck, device.backend, case.f, inputs)
+
+    return tally(jobs(), clock, device)
+
+
+def _gradcheck(backend: str, f: Callable, inputs: list[np.ndarray]) -> None:
+    with backends.use_backend(backend):
+        gradcheck(f, inputs, directions=1)
 
 
 def _unless_impossible(check: Callable[..., None], arguments: tuple) -> None:
@@ -113,10 +162,11 @@ def small_unet(seed: int = 0) -> Any:
     return models.build("unet", in_channels=1, n_classes=2, width=4, depth=1, seed=seed)
 
 
-def gradients(device: Device, dtype: np.dtype) -> float:
-    """Largest relative error of a small U-Net's gradients against the reference in float64."""
+def network_error(device: Device, kind: str) -> float:
+    """Largest relative error of a small U-Net's gradients against the reference in float64; of GRADIENT's kinds."""
     rng = np.random.default_rng(1)
     model = small_unet()
+    dtype = F64 if kind == "float64" else F32
     x = rng.standard_normal((2, 20, 20, 1)).astype(np.float32)
     labels = rng.integers(0, 2, (2, *model.output_size(20, 20))).astype(np.int32)
 
@@ -127,17 +177,25 @@ def gradients(device: Device, dtype: np.dtype) -> float:
 
     with mu.use_backend("reference"):
         truth = run(small_unet().astype(F64), np.asarray)
-    with mu.use_backend(device.backend):
+    precision = kind if kind in backends.PRECISIONS else "default"
+    with mu.use_backend(device.backend), backends.precision(precision):
         found = [device.numpy(g) for g in run(model.astype(dtype).to(device.backend), device.to)]
     worst = float(np.max([np.linalg.norm(g - t) / np.linalg.norm(t) for g, t in zip(found, truth, strict=True)]))
-    if not worst <= GRADIENT[dtype]:
-        raise ValueError(f"a gradient in {dtype} is off by {worst:.1e}, and {GRADIENT[dtype]:.0e} is allowed")
+    if not worst <= GRADIENT[kind]:
+        raise ValueError(f"a gradient in {kind} is off by {worst:.1e}, and {GRADIENT[kind]:.0e} is allowed")
     return worst
 
 
 def network_gradients(device: Device, clock: Clock) -> dict[str, Any]:
-    del clock
-    return {str(dtype): float(f"{gradients(device, dtype):.2g}") for dtype in (F64, F32)}
+    """A small U-Net's gradients in each precision."""
+    found = device.keep({})
+    for kind in GRADIENT:
+        if clock.over():
+            found[kind] = "left out: out of time"
+            continue
+        worst, why = device.attempt(kind, partial(network_error, device, kind))
+        found[kind] = f"failed: {why}" if why else float(f"{worst:.2g}")
+    return found
 
 
 def curve(device: Device | None, steps: int) -> list[float]:
@@ -177,26 +235,3 @@ def training_run(device: Device, clock: Clock) -> dict[str, Any]:
         "last": round(ours[-1], 6),
         "largest_difference": float(f"{off:.2g}"),
     }
-
-
-def sanitizer(device: Device, clock: Clock) -> dict[str, Any]:
-    """compute-sanitizer's memcheck and racecheck over a training step, where the tool exists."""
-    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    if device.dry or not Path(tool).is_file():
-        return {"skipped": "a dry run" if device.dry else "compute-sanitizer was not found"}
-    code = "from bench.gpu_device import Device; from bench.gpu_checks import curve; curve(Device(False), 1)"
-    found = {}
-    for kind in ("memcheck", "racecheck"):
-        if clock.over():
-            found[kind] = "left out for time"
-            continue
-        command = [tool, "--tool", kind, "--error-exitcode", "9", sys.executable, "-c", code]
-        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        try:
-            done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True,
-                                  text=True, timeout=max(5.0, clock.seconds - clock.spent()))  # fmt: skip
-        except subprocess.TimeoutExpired:
-            found[kind] = "did not end in time"
-            continue
-        found[kind] = "no error" if done.returncode == 0 else " ".join((done.stdout + done.stderr).split())[-300:]
-    return found

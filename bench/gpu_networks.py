@@ -19,18 +19,17 @@ LOGITS = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-1}  # largest difference from P
 
 def measure(device: Device, clock: Clock) -> dict[str, Any]:
     """{"inference, batch n, precision": entry, "training step, ...": entry}."""
-    found: dict[str, Any] = {}
-    for batch in (1,) if device.dry else (1, 8):
+    found = device.keep({})
+    for batch in (1,) if device.dry else (8, 1):
         for precision in PRECISIONS:
             for what in ("inference", "training step"):
                 name = f"{what}, batch {batch}, {precision}"
                 if clock.over():
                     found[name] = "not measured: out of time"
                     continue
-                try:
-                    found[name] = one(device, what, batch, precision, clock)
-                except Exception as error:
-                    found[name] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                entry, why = device.attempt(name, partial(one, device, what, batch, precision, clock))
+                found[name] = f"failed: {why}" if why else entry
+                device.free()
     return found
 
 
@@ -58,19 +57,32 @@ def one(device: Device, what: str, batch: int, precision: str, clock: Clock) -> 
             if not entry["finite"]:
                 return entry | {"wrong": "a logit is not finite: not timed"}
         usable = {}
+        if what == "inference" and not device.dry:
+            graph, why = device.attempt(f"{what}, batch {batch}, {precision}, graph", partial(as_graph, device, ours))
+            entry |= {"graph": f"not measured: {why}"} if why else {}
+            usable = {} if why else {"minunet, graph": graph}
         for name, call in peers.items():
-            try:  # a first call compiles
-                call()
-                usable[name] = call
-            except Exception as error:
-                entry[f"{name} failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        times = device.milliseconds({"minunet": ours, **usable})
+            _, why = device.attempt(f"{what}, batch {batch}, {precision}, {name}", call)  # a first call compiles
+            entry |= {name: f"not measured: {why}"} if why else {}
+            usable |= {} if why else {name: call}
+        times = device.milliseconds({"minunet": ours, **usable}, whole=True)
     if times is None:
         return entry | {"times": "not measured"}
     ms = times["minunet"]["median_ms"]
     entry |= {"times": times, "images_per_second": round(1e3 * batch / ms, 1)}
-    best = [t["median_ms"] for name, t in times.items() if name != "minunet"]
+    best = [t["median_ms"] for name, t in times.items() if not name.startswith("minunet")]
     return entry | ({"ratio": round(min(best) / ms, 3)} if best else {})
+
+
+def as_graph(device: Device, run: Callable[[], Any]) -> Callable[[], Any]:
+    """Inference as a CUDA graph, which gives what `run` gives."""
+    truth = device.numpy(run())
+    replay, result = device.captured(run)
+    result.fill(np.nan)
+    replay()
+    if not np.array_equal(device.numpy(result), truth):
+        raise ValueError("replayed, it gives another result")
+    return replay
 
 
 def _infer(model: Any, x: Any, labels: Any) -> Callable[[], Any]:

@@ -11,16 +11,20 @@ NOT = "not measured"
 
 
 def text(results: dict[str, Any]) -> str:
+    """All of it."""
     lines = ["minunet on a GPU", ""]
     lines += [f"{key}: {value}" for key, value in results["device"].items()]
+    lines += [f"{key}: {value}" for key, value in results.items() if isinstance(value, str)]
     for name, entry in results["sections"].items():
         seconds = entry.get("seconds")
         lines += ["", f"== {name} ({seconds} s)" if seconds is not None else f"== {name}"]
         if "failed" in entry:
             lines.append(f"FAILED: {entry['failed']}")
-            continue
-        found = entry["result"]
-        lines += SECTIONS.get(name, plain)(found)
+        found = entry.get("result")
+        if isinstance(found, dict) and not found.keys() & {"skipped", "left out"}:
+            lines += SECTIONS.get(name, plain)(found)
+        elif found is not None:
+            lines += plain(found)
     return "\n".join(lines) + "\n"
 
 
@@ -48,17 +52,20 @@ def _short(value: Any) -> str:
 
 
 def layers(found: dict[str, Any]) -> list[str]:
-    lines = [f"peer: {found.get('peer', '')}"]
+    """A line for each layer, pass and precision."""
+    lines = [f"{key}: {value}" for key, value in found.items() if not key.startswith("batch ")]
     cells = [f"{'layer':10} {'pass':8} {'precision':9} {'step':17} {'error':>9} {'cuDNN err':>9}"]
-    cells.append(f"{'ms':>9} {'cuDNN ms':>9} {'ratio':>7} {'TFLOP/s':>8} {'GB/s':>7}")
+    cells.append(f"{'ms':>9} {'+-':>5} {'cuDNN ms':>9} {'ratio':>7} {'TFLOP/s':>8} {'GB/s':>7} {'of limit':>8} limit")
     for batch, entries in found.items():
-        if not isinstance(entries, dict):
+        if not batch.startswith("batch "):
             continue
         lines += ["", batch, " ".join(cells)]
         for name, row in entries.items():
             if isinstance(row, str):
                 lines.append(f"{name:10} {row}")
                 continue
+            if "peer" in row:
+                lines.append(f"{name:10} the peer was {row['peer']}")
             for what in PASSES:
                 for precision, entry in row[what].items():
                     lines.append(_layer(name, what, precision, entry))
@@ -75,8 +82,32 @@ def _layer(name: str, what: str, precision: str, entry: dict[str, Any]) -> str:
     times = entry["times"]
     peers = [t["median_ms"] for key, t in times.items() if key != "minunet"]
     best, ratio = (f"{min(peers):9.3f}", f"{entry['ratio']:7.2f}") if peers else (f"{'-':>9}", f"{'-':>7}")
-    ours = f"{times['minunet']['median_ms']:9.3f}"
-    return f"{start} {theirs} {ours} {best} {ratio} {entry['tflops']:8.1f} {entry['gbytes']:7.0f}"
+    ours = f"{times['minunet']['median_ms']:9.3f} {_noise(times['minunet']):>5}"
+    share = f"{entry['share_of_limit']:8.0%} {entry['limit']}" if "limit" in entry else f"{'-':>8}"
+    return f"{start} {theirs} {ours} {best} {ratio} {entry['tflops']:8.1f} {entry['gbytes']:7.0f} {share}"
+
+
+def _noise(times: dict[str, float]) -> str:
+    """Half the distance of the quartiles, of the median."""
+    return f"{(times['high_ms'] - times['low_ms']) / 2 / times['median_ms']:.0%}"
+
+
+def memory(found: dict[str, Any]) -> list[str]:
+    """A line for each row."""
+    rows = {k: v for k, v in found.items() if k in ROWS}
+    lines = plain({k: v for k, v in found.items() if k not in rows})
+    head = ("ms", "+-", "GB/s", "of copy", "PyTorch ms", "ratio")
+    lines += ["", f"{'row':28}" + "".join(f" {cell:>10}" for cell in head)]
+    for name, entry in rows.items():
+        if isinstance(entry, str) or not isinstance(entry.get("times"), dict):
+            lines.append(f"{name:28} {entry if isinstance(entry, str) else entry.get('wrong', NOT)}")
+            continue
+        ours, theirs = entry["times"]["minunet"], entry["times"].get("PyTorch")
+        cells = [f"{ours['median_ms']:.4f}", _noise(ours), f"{entry['gbytes']:.0f}"]
+        cells.append(f"{entry['share_of_copy']:.0%}" if "share_of_copy" in entry else "-")
+        cells += [f"{theirs['median_ms']:.4f}", f"{entry['ratio']:.2f}"] if theirs else ["-", "-"]
+        lines.append(f"{name:28}" + "".join(f" {cell:>10}" for cell in cells))
+    return lines
 
 
 def resources(found: dict[str, Any]) -> list[str]:
@@ -120,4 +151,4 @@ def numba(found: dict[str, Any]) -> list[str]:
     return [*lines, "", "us: what the host spends on a call; ms: what the device does"]
 
 
-SECTIONS = {"layers": layers, "resources": resources, "numba": numba}
+SECTIONS = {"layers": layers, "cuDNN plans": layers, "memory-bound": memory, "resources": resources, "numba": numba}

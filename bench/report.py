@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -239,28 +240,20 @@ def coverage() -> str:
     return "\n".join(rows)
 
 
-def membranes() -> str:
-    """Networks compared at equal time; see `bench.trained`."""
-    from bench import trained
-
-    return trained.membranes()
-
-
-def streets() -> str:
-    """SegNet on CamVid; see `bench.trained`."""
-    from bench import trained
-
-    return trained.streets()
+def _later(module: str, name: str) -> Callable[[], str]:
+    """A function of another module of bench, imported when it is called, as those import this one."""
+    return lambda: getattr(import_module(f"bench.{module}"), name)()
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "printed": printed,
     "isbi": isbi,
-    "membranes": membranes,
-    "streets": streets,
+    "membranes": _later("trained", "membranes"),
+    "streets": _later("trained", "streets"),
     "speed": speed,
     "reading": reading,
     "coverage": coverage,
+    "gpu": _later("gpu_report", "summary"),
 }
 
 
@@ -276,15 +269,16 @@ def rewrite(text: str, name: str = "README.md", sections: dict[str, Callable[[],
 
 
 def rewrite_readme(readme: Path = ROOT / "README.md") -> None:
-    """Bring the tables of README and docs/recipes.md, and the pictures, up to date."""
+    """Bring the tables of README, docs/recipes.md and kernels/README.md, and the pictures, up to date."""
     draw_layers()
     from bench import trained
 
     trained.draw()
     _rewrite_file(readme, SECTIONS)
-    from bench import recipes
+    from bench import gpu_report, recipes
 
     _rewrite_file(ROOT / "docs" / "recipes.md", recipes.SECTIONS)
+    _rewrite_file(ROOT / "kernels" / "README.md", gpu_report.KERNELS)
 
 
 def _rewrite_file(file: Path, sections: dict[str, Callable[[], str]]) -> None:

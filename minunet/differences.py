@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from minunet import backends
 from minunet.tensor import Tensor
 
 
@@ -18,7 +20,7 @@ def gradcheck(
     directions: int = 3,
     seed: int = 0,
 ) -> float:
-    """Compare backward with central differences, in float64, along random directions.
+    """Compare backward with central differences, in float64, along random directions, on the backend in use.
 
     f      : takes one Tensor per input, returns one Tensor
     inputs : float64 arrays; every one is differentiated
@@ -36,21 +38,22 @@ def gradcheck(
     for k, a in enumerate(arrays):
         if a.dtype != np.float64:
             raise ValueError(f"gradcheck: input {k} is {a.dtype}; finite differences need float64")
-    tensors = [Tensor(a.copy(), requires_grad=True) for a in arrays]
+    tensors = [Tensor(_moved(a), requires_grad=True) for a in arrays]
     y = f(*tensors)
     g = rng.standard_normal(y.shape)
-    y.backward(g)
+    y.backward(_moved(g))
     worst = 0.0
     for k, t in enumerate(tensors):
         if t.grad is None or t.grad.shape != arrays[k].shape:
             got = None if t.grad is None else t.grad.shape
             raise AssertionError(f"gradcheck: input {k} of shape {arrays[k].shape} got a gradient of shape {got}")
+        gradient = backends.to_numpy(t.grad)
         for _ in range(directions):
             d = rng.choice((-1.0, 1.0), arrays[k].shape) * rng.uniform(0.5, 1.5, arrays[k].shape)
-            analytic = float(np.sum(d * t.grad))
+            analytic = float(np.sum(d * gradient))
             plus, minus = (_value(f, arrays, k, step * d, g) for step in (eps, -eps))
             numeric = float(np.sum(plus - minus)) / (2 * eps)
-            size = np.linalg.norm(d * t.grad) + np.linalg.norm(plus - minus) / (2 * eps)
+            size = np.linalg.norm(d * gradient) + np.linalg.norm(plus - minus) / (2 * eps)
             # rounding of f itself, relative to its own size, divided by the step
             noise = 4 * np.finfo(np.float64).eps * float(np.sum(np.abs(plus))) / eps
             bound = rtol * size + noise + 1e-12
@@ -66,5 +69,10 @@ def gradcheck(
 
 def _value(f: Callable[..., Tensor], arrays: list[np.ndarray], k: int, step: np.ndarray, g: np.ndarray) -> np.ndarray:
     """g * f with input k moved by `step`."""
-    moved = [Tensor(a + step if i == k else a.copy()) for i, a in enumerate(arrays)]
+    moved = [Tensor(_moved(a + step if i == k else a)) for i, a in enumerate(arrays)]
     return g * f(*moved).numpy()
+
+
+def _moved(a: np.ndarray) -> Any:
+    """A copy as an array of the backend in use, of the same shape: backends make vectors of single numbers."""
+    return backends.get().asarray(np.array(a)).reshape(np.shape(a))
