@@ -12,6 +12,8 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 
@@ -41,3 +43,15 @@ def backend(request):
         pytest.skip(f"backend {request.param!r} is not available here")
     with backends.use_backend(request.param):
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def onnx() -> ModuleType:
+    """The package onnx. Skips where it is not installed."""
+    return pytest.importorskip("onnx", reason="onnx is not installed")
+
+
+@pytest.fixture(scope="session")
+def runtime(onnx: ModuleType) -> ModuleType:
+    """The package onnxruntime. Skips where it is not installed."""
+    return pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
