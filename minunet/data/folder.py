@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from minunet.data import masks as mask_values
-from minunet.data.dataset import Dataset
+from minunet.data.dataset import Dataset, resize_image, resize_labels
 from minunet.data.download import pixels_sha256
 from minunet.data.images import list_images, read_palette
-from minunet.data.masks import is_colour
+from minunet.data.masks import Survey, is_colour
 from minunet.data.mixed import gather
 from minunet.data.pairing import Pairing, is_mask_name, pair
 from minunet.data.picture import read_picture
 from minunet.data.separate import separate
+from minunet.data.shelf import Shelf, in_order
 from minunet.errors import UserError
 
 Place = str | os.PathLike[str]
@@ -27,10 +28,18 @@ SHOWN = 40  # lines of the pairing table that are printed
 
 
 class _Section(NamedTuple):
+    """An image with its mask, and what must be known of both when all have been read."""
+
     name: str  # of the image, for people
     source: Path  # the mask's file, with the section's number
-    image: np.ndarray  # (H, W) or (H, W, C)
-    mask: np.ndarray  # integers (H, W)
+    image: np.ndarray  # (H, W) or (H, W, C); one channel is kept of pictures in colour that hold only grey
+    channels: int  # of the image as it was; 0: (H, W)
+    dtype: str
+    digest: str  # of its pixels; "" where all are equal
+    size: tuple[int, int]  # (H, W) as it was
+    survey: Survey
+    codes: np.ndarray  # (H, W): which of the survey's values; of instances the classes, uint8
+    cells: np.ndarray | None  # int32 (H, W), of instances
 
 
 def load_folder(
@@ -42,6 +51,7 @@ def load_folder(
     *,
     labels: str = "",
     instances: bool = False,
+    size: tuple[int, int] | None = None,
     show: Callable[[str], object] | None = None,
 ) -> Dataset:
     """Images and masks of two folders (or two files) as a Dataset, paired by name (`minunet.data.pairing.pair`).
@@ -51,7 +61,10 @@ def load_folder(
     val_images, val_masks : those to validate on; without them the last `val` (a share, 0 < val < 1) of the images, at
                             least one: neighbours are alike, so the held-out ones lie together
     labels, instances     : what the masks' values mean, see `minunet.data.masks.make_table`
+    size                  : (h, w) that all are brought to, see `minunet.data.dataset.resized`; None: they stay
     show                  : called with each line of what was paired, left out, and which value became which class
+
+    Of images, or masks, that fill more than `minunet.data.shelf.KEEP` bytes the rest lies in a file while it is used.
 
     Values are kept as they are stored, 16 bits and floats too: training normalises them. The result's `table` belongs
     into the checkpoint, so that `minunet.data.masks.undo` can give predictions the masks' values. Raises UserError for
@@ -66,42 +79,54 @@ def load_folder(
     train = _paired(images, masks, tell)
     held_out = [] if val_images is None else _paired(val_images, val_masks, tell)
     pairs = train + held_out
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding leaves Python's lock free
-        read = list(pool.map(lambda files: list(_sections(*files)), pairs))
-    flat = [section for sections in read for section in sections]
-    n_train = sum(map(len, read[: len(train)]))
+    pictures_shelf, masks_shelf = Shelf(f"the images of {images}"), Shelf(f"the masks of {masks}")
+    flat, n_train = [], 0
+    for k, found in enumerate(_shown(in_order(lambda files: _read(*files, instances, size), pairs), len(pairs), show)):
+        for section in found:
+            share = (k + 1) / len(pairs)
+            cells = None if section.cells is None else masks_shelf.put(section.cells, share)
+            image, codes = pictures_shelf.put(section.image, share), masks_shelf.put(section.codes, share)
+            flat.append(section._replace(image=image, codes=codes, cells=cells))
+        n_train = len(flat) if k < len(train) else n_train
     if val_images is None:
         n_train = _first_held_out(len(flat), val, images)
 
-    pictures = _same_channels(flat)
-    surveys = {s.source: mask_values.survey(s.mask) for s in flat}
+    pictures = _same_channels(flat, pictures_shelf)
+    surveys = {s.source: s.survey for s in flat}
     table = mask_values.make_table(surveys, labels, instances)
-    cells = [_small(mask_values.packed(s.mask)) for s in flat] if instances else None
-    classes = [mask_values.apply(s.mask, table) for s in flat] if cells is None else [separate(c) for c in cells]
-    pixels = sum(np.bincount(c.ravel(), minlength=256)[: len(table["classes"])] for c in classes)
+    classes = [_classes(s, table, masks_shelf) for s in flat]
+    pixels = [0] * len(table["classes"])
+    for c in classes:
+        for k, n in mask_values.survey(c).counts.items():
+            if k < len(pixels):
+                pixels[k] += n
     tell(f"labels ({table['kind']}):")
-    for line in mask_values.describe(table, pixels.tolist()):
+    for line in mask_values.describe(table, pixels):
         tell(line)
     doubts = () if labels else mask_values.doubts(surveys, table)
-    for line in (*doubts, *_remarks(pictures, flat, n_train)):
+    for line in (*doubts, *_remarks(flat, n_train)):
         tell(f"note: {line}")
 
     n = len(flat)
-    source = f"{len(pairs)} images with masks in {images}: {n_train} to train on, {n - n_train} held out"
+    files = "" if n == len(pairs) else f" ({len(pairs)} files)"
+    source = f"{n} images{files} with masks in {images}: {n_train} to train on, {n - n_train} held out"
+    changed = size is not None and any(s.size != size for s in flat)
+    if changed:
+        source += f"; resized to {size[0]} x {size[1]}"
     return Dataset(
         images=gather(pictures),
         labels=gather(classes),
         name="folder",
         synthetic=False,
         source=source,
-        sha256=pixels_sha256(*pictures, *classes),
+        sha256=_sha256(pictures, classes, changed),
         classes=tuple(table["classes"]),
         colours=mask_values.colours(table, read_palette(pairs[0][1])),
         scored="instances" if instances else "classes",
         parts={"train": np.arange(n_train), "val": np.arange(n_train, n)},
         names=tuple(s.name for s in flat),
         table=table,
-        instances=None if cells is None else gather(cells),
+        instances=gather([s.cells for s in flat]) if instances else None,
     )
 
 
@@ -144,8 +169,15 @@ def _files(place: Place) -> list[Path]:
     return [Path(place)] if Path(place).is_file() else list_images(place)
 
 
-def _sections(image_file: Path, mask_file: Path) -> Iterator[_Section]:
-    """The image, or the sections of the stack, with their masks."""
+def _shown(found: Iterator[list[_Section]], n: int, show: Callable[[str], object] | None) -> Iterator[list[_Section]]:
+    """With a progress bar, where somebody looks on."""
+    from tqdm import tqdm
+
+    return iter(tqdm(found, "reading", n, unit="file", leave=False, disable=True if show is None else None))
+
+
+def _read(image_file: Path, mask_file: Path, instances: bool, size: tuple[int, int] | None) -> list[_Section]:
+    """The image, or the sections of the stack, with their masks, at their size."""
     image, mask = read_picture(image_file), mask_values.read_mask(mask_file)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError(f"{image_file}: holds NaN or infinite values; replace them, for example by the mean")
@@ -160,25 +192,73 @@ def _sections(image_file: Path, mask_file: Path) -> Iterator[_Section]:
         ours, theirs = _words(sizes), _words(image.shape)
         raise UserError(f"{mask_file}: is {ours}, but its image {image_file} is {theirs}; export both alike")
     if len(sizes) == 2:
-        yield _Section(image_file.name, mask_file, np.ascontiguousarray(image), mask)
-        return
-    for s in range(len(image)):
-        source = mask_file.with_name(f"{mask_file.name} section {s}")
-        yield _Section(f"{image_file.name} section {s}", source, np.ascontiguousarray(image[s]), mask[s])
+        return [_section(image_file.name, mask_file, image, mask, instances, size)]
+    numbered = [f"section {s}" for s in range(len(image))]
+    sources = [mask_file.with_name(f"{mask_file.name} {number}") for number in numbered]
+    return [
+        _section(f"{image_file.name} {numbered[s]}", sources[s], image[s], mask[s], instances, size)
+        for s in range(len(image))
+    ]
 
 
-def _same_channels(sections: list[_Section]) -> list[np.ndarray]:
+def _section(
+    name: str, source: Path, image: np.ndarray, mask: np.ndarray, instances: bool, size: tuple[int, int] | None
+) -> _Section:
+    """What is kept of one image and its mask."""
+    channels, dtype, sides = image.shape[2] if image.ndim == 3 else 0, str(image.dtype), image.shape[:2]
+    if channels and (image[..., 1:] == image[..., :1]).all():
+        image = image[..., 0]
+    image = np.ascontiguousarray(image)
+    digest = "" if image.min() == image.max() else pixels_sha256(image)
+    found, numbers = mask_values.survey(mask), mask_values.packed(mask)
+    cells = _small(numbers) if instances else None
+    codes = _codes(numbers, list(found.counts)) if cells is None else separate(cells)
+    if size is not None:
+        image, codes = resize_image(image, size), resize_labels(codes, size)
+        cells = None if cells is None else resize_labels(cells, size)
+    return _Section(name, source, image, channels, dtype, digest, sides, found, codes, cells)
+
+
+def _codes(numbers: np.ndarray, values: list[int]) -> np.ndarray:
+    """Which of the `values`, in rising order, each number is: a mask that may have 64 bits a pixel, in 8."""
+    dtype = np.uint8 if len(values) <= 256 else np.int32
+    if numbers.dtype in (np.uint8, np.uint16):
+        table = np.zeros(values[-1] + 1, dtype)
+        table[values] = np.arange(len(values))
+        return table[numbers]
+    return np.searchsorted(np.array(values), numbers).astype(dtype)
+
+
+def _classes(section: _Section, table: mask_values.Table, shelf: Shelf) -> np.ndarray:
+    """The classes of a section, uint8 (H, W)."""
+    if section.cells is not None:
+        return section.codes
+    classes = mask_values.apply(np.array(list(section.survey.counts)), table)
+    return shelf.put(classes[section.codes])
+
+
+def _same_channels(sections: list[_Section], shelf: Shelf) -> list[np.ndarray]:
     """The images, all grey or all in colour: colour pictures that hold only grey become grey, if all do."""
-    grey = [s for s in sections if s.image.ndim == 2 or (s.image[..., 1:] == s.image[..., :1]).all()]
-    if len(grey) == len(sections):
-        return [s.image if s.image.ndim == 2 else np.ascontiguousarray(s.image[..., 0]) for s in sections]
-    plain = next((s for s in sections if s.image.ndim == 2), None)
+    coloured = next((s for s in sections if s.image.ndim == 3), None)
+    if coloured is None:
+        return [s.image for s in sections]
+    plain = next((s for s in sections if s.channels == 0), None)
     if plain is not None:
-        coloured = next(s for s in sections if s.image.ndim == 3)
         raise UserError(
             f"{plain.name}: is grey, and {coloured.name} in colour; convert all images to grey, or all to colour"
         )
-    return [s.image for s in sections]
+    return [s.image if s.image.ndim == 3 else shelf.put(np.repeat(s.image[..., None], s.channels, 2)) for s in sections]
+
+
+def _sha256(pictures: list[np.ndarray], classes: list[np.ndarray], as_stack: bool) -> str:
+    """`pixels_sha256` of images and labels, one by one; `as_stack`: of the images' common type."""
+    dtype = np.result_type(*{p.dtype for p in pictures}) if as_stack else None
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(np.ascontiguousarray(picture, dtype).data)
+    for labels in classes:
+        digest.update(np.ascontiguousarray(labels).data)
+    return digest.hexdigest()
 
 
 def _first_held_out(n: int, val: float, images: Place) -> int:
@@ -195,19 +275,18 @@ def _small(cells: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(cells, np.int32)
 
 
-def _remarks(pictures: list[np.ndarray], sections: list[_Section], n_train: int) -> Iterator[str]:
+def _remarks(sections: list[_Section], n_train: int) -> Iterator[str]:
     """What will not stop training, but should be known."""
     seen: dict[str, int] = {}
-    for k, picture in enumerate(pictures):
-        name = sections[k].name
-        if picture.min() == picture.max():
-            yield f"{name}: every pixel has one value; leave it out, or export it again"
+    for k, section in enumerate(sections):
+        if not section.digest:
+            yield f"{section.name}: every pixel has one value; leave it out, or export it again"
             continue
-        first = seen.setdefault(pixels_sha256(picture), k)
+        first = seen.setdefault(section.digest, k)
         if first != k:
             why = ", one held out and one not: the score is too good" if first < n_train <= k else ""
-            yield f"{name}: has the same pixels as {sections[first].name}{why}; remove one"
-    types = sorted({str(p.dtype) for p in pictures})
+            yield f"{section.name}: has the same pixels as {sections[first].name}{why}; remove one"
+    types = sorted({s.dtype for s in sections})
     if len(types) > 1:
         yield f"images of the types {', '.join(types)}; each is normalised by itself"
 

@@ -23,6 +23,7 @@ from minunet.errors import UserError
 
 MAX_CLASSES = 32  # more different values than this are instance numbers, or an image that was scaled or compressed
 IGNORED_WORD = "ignore"
+CHUNK = 1 << 20  # pixels that are counted at a time
 Table = dict[str, Any]
 
 
@@ -91,7 +92,10 @@ def survey(mask: np.ndarray) -> Survey:
     """What a mask from `read_mask` holds."""
     colour, numbers = is_colour(mask.shape), packed(mask)
     if numbers.dtype in (np.uint8, np.uint16):
-        n = np.bincount(numbers.ravel())
+        n = np.zeros(1 << 8 * numbers.itemsize, np.int64)
+        flat = numbers.ravel()
+        for k in range(0, flat.size, CHUNK):  # bincount makes 64-bit numbers of them first
+            n += np.bincount(flat[k : k + CHUNK], minlength=n.size)
         values = np.flatnonzero(n)
         n = n[values]
     else:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from minunet.data.mapped import is_mapped
+
 
 class Mixed:
-    """Arrays (H, W) or (H, W, C) of one dtype whose H and W differ, in place of a stack (S, H, W[, C]).
+    """Arrays (H, W) or (H, W, C) whose H and W may differ, in place of a stack (S, H, W[, C]).
 
     m[3] is an array, m[indices] (array, list or slice) a Mixed or, where the sizes allow it, a stack. `shape` is that
     of the smallest stack that could hold all, (S, largest H, largest W[, C]); `size` counts the elements that exist.
@@ -46,12 +48,17 @@ class Mixed:
     def size(self) -> int:
         return sum(a.size for a in self.arrays)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in self.arrays)
+
 
 def gather(arrays: Iterable[np.ndarray]) -> np.ndarray | Mixed:
-    """A stack where all arrays have one shape, else a Mixed.
+    """A stack where all arrays have one shape, else, and where some lie in a file that is mapped, a Mixed.
 
     >>> gather([np.zeros((2, 3)), np.zeros((4, 1))]).shape
     (2, 4, 3)
     """
     arrays = list(arrays)
-    return np.stack(arrays) if len({a.shape for a in arrays}) == 1 else Mixed(arrays)
+    alike = len({a.shape for a in arrays}) == 1 and not any(map(is_mapped, arrays))
+    return np.stack(arrays) if alike else Mixed(arrays)

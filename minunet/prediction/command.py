@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(backends.precision(args.precision or backends.asked_precision()))
         job = _job(args, classes)
         if piped:
-            job.tell = _on_stderr
+            job.tell, job.result = _on_stderr, args.result
         folder.mkdir(parents=True, exist_ok=True)
         done, failed = _predict_all(args, files, outputs, job, stack)
         if piped:

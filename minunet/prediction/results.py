@@ -93,7 +93,7 @@ class Results:
         H, W = source.shape[1:3]
         source.choose(s)
         seen = source.sample()
-        low, high = (0.0, 255.0) if seen.dtype == np.uint8 else np.percentile(seen, (1, 99)).tolist()
+        low, high = shown_range(seen)
         step = max(1, PIXELS // W)
         for top in range(0, H, step):
             bottom = min(top + step, H)
@@ -112,6 +112,16 @@ class Results:
         if any(len(set(colour)) > 1 for colour in self.colours):
             return list(self.colours)
         return [TINTS[k % len(TINTS)] for k in range(self.n_classes)]
+
+
+def shown_range(x: np.ndarray) -> tuple[float, float]:
+    """The values that are shown black and white: 0 and 255 of 8 bits, else all but the darkest and brightest percent,
+    or all where so few pixels hold anything.
+    """
+    if x.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = np.percentile(x.astype(np.float64), (1, 99)).tolist()
+    return (low, high) if low < high else (float(x.min()), float(x.max()))
 
 
 def grey_levels(x: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -38,6 +38,7 @@ class Job:
     colours: list[tuple[int, int, int]] = field(default_factory=list)
     painted: bool = False  # colours were asked for: paint also what has two classes, or is a stack
     resume: bool = False
+    result: str | None = None  # the one that goes to standard output; None: all stay in a folder
     tell: Callable[[str], object] = print
     base: int = 0  # bytes that the program takes before the first file, kernels included
     _said: int = 0
@@ -117,7 +118,8 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
     progress.end()
     shape = [S, H, W] if S > 1 else [H, W]
     written = {k: str(path) for k, path in places.items()}
-    job.tell(f"{name}: {' x '.join(map(str, shape))} -> {', '.join(written.values())}")
+    where = ", ".join(written.values()) if job.result is None else f"standard output ({job.result})"
+    job.tell(f"{name}: {' x '.join(map(str, shape))} -> {where}")
     return {"input": name, "shape": shape, "windows": plan.sides, "memory": estimate, "written": written}
 
 

@@ -155,10 +155,7 @@ class Config:
 
     def image_size(self) -> tuple[int, int] | None:
         """--size as (H, W); None where images stay as they are. Raises UserError where it cannot be read."""
-        match = re.fullmatch(r"\s*(\d{1,5})\s*[xX]\s*(\d{1,5})\s*", self.size)
-        if self.size and (match is None or min(int(match[1]), int(match[2])) < 1):
-            raise UserError(f"--size {self.size}: cannot be read; write height x width in pixels, such as 180x240")
-        return (int(match[1]), int(match[2])) if match else None
+        return read_size(self.size)
 
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON-able values."""
@@ -190,3 +187,11 @@ def sections(text: str) -> list[int] | None:
             raise UserError(f"--held-out {text}: {part.strip()} is no range of sections")
         numbers.extend(range(first, last + 1))
     return numbers
+
+
+def read_size(text: str) -> tuple[int, int] | None:
+    """ "180x240" as (180, 240), "" as None. Raises UserError."""
+    match = re.fullmatch(r"\s*(\d{1,5})\s*[xX]\s*(\d{1,5})\s*", text)
+    if text and (match is None or min(int(match[1]), int(match[2])) < 1):
+        raise UserError(f"--size {text}: cannot be read; write height x width in pixels, such as 180x240")
+    return (int(match[1]), int(match[2])) if match else None

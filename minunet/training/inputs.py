@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minunet.data import Dataset, normalise, standardise
 from minunet.data.mixed import Mixed, gather
+from minunet.data.shelf import KEEP
 from minunet.errors import UserError
 from minunet.models import Network
 from minunet.tiled import keeps_size
@@ -38,6 +40,19 @@ class Standardised:
         return standardise(self.images[s], self.mean, self.sd)
 
 
+class BySection:
+    """`by_section`, of each image when it is asked for: for images that in float32 would fill more than KEEP bytes."""
+
+    def __init__(self, images: np.ndarray | Mixed):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, s: int) -> np.ndarray:
+        return by_section(self.images[s][None])[0]
+
+
 def channel_statistics(images: np.ndarray | Mixed) -> dict[str, list[float] | float]:
     """{"mean", "sd"} over all pixels, by channel of images (S, H, W, C), numbers for grey ones (S, H, W)."""
     if isinstance(images, Mixed) or images.dtype != np.uint8:
@@ -53,10 +68,14 @@ def channel_statistics(images: np.ndarray | Mixed) -> dict[str, list[float] | fl
 def _statistics(images: np.ndarray | Mixed) -> dict[str, list[float] | float]:
     """As `channel_statistics`, of images of any type and size, in two passes."""
     grey = images.ndim == 3
-    rows = [np.asarray(image, np.float64).reshape(-1, 1 if grey else image.shape[-1]) for image in images]  # (HW, C)
-    n = sum(len(r) for r in rows)
-    mean = sum(r.sum(axis=0) for r in rows) / n
-    sd = np.sqrt(sum(np.square(r - mean).sum(axis=0) for r in rows) / n)
+
+    def rows() -> Iterator[np.ndarray]:  # (HW, C) of one image at a time
+        for image in images:
+            yield np.asarray(image, np.float64).reshape(-1, 1 if grey else image.shape[-1])
+
+    n = sum(len(r) for r in rows())
+    mean = sum(r.sum(axis=0) for r in rows()) / n
+    sd = np.sqrt(sum(np.square(r - mean).sum(axis=0) for r in rows()) / n)
     sd[sd == 0] = 1.0
     return {"mean": float(mean[0]), "sd": float(sd[0])} if grey else {"mean": mean.tolist(), "sd": sd.tolist()}
 
@@ -66,6 +85,8 @@ def prepare(data: Dataset, how: str, train: np.ndarray, others: np.ndarray) -> t
 
     how : "section", each image by itself, or "dataset", by the mean and sd of the training images
     """
+    if how == "section" and 4 * data.images.size > KEEP:
+        return BySection(data.images[train]), BySection(data.images[others]), how
     if how == "section":
         images = by_section(data.images)
         return images[train], images[others], how

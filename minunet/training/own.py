@@ -8,6 +8,7 @@ from typing import Any
 from minunet.data.dataset import Dataset
 from minunet.data.folder import load_folder
 from minunet.errors import UsageError
+from minunet.training.config import read_size
 
 VAL = 0.2
 FOLDERS = ("images", "masks", "val_images", "val_masks")
@@ -29,5 +30,6 @@ def read_own(given: Mapping[str, Any], show: Callable[[str], object] | None = No
         VAL if given.get("val") is None else given["val"],
         labels=given.get("labels") or "",
         instances=bool(given.get("instances")),
+        size=read_size(given.get("size") or ""),
         show=show,
     )
