@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 
-from minunet.data.augment import IGNORE, Augment, normalise, relight, sample_tile, spline_weights
+from minunet.backends.cpu.augment import spline_weights
+from minunet.data.augment import IGNORE, Augment, normalise, relight, sample_tile
 from minunet.data.synthetic import synthetic_membranes
 from minunet.data.tiles import mirror_pad
 from minunet.data.weights import instances_from_labels, weight_map

@@ -40,6 +40,10 @@ static dim3 blockDim, gridDim;
 using std::abs, std::ceil, std::exp, std::expm1, std::floor, std::fma, std::isfinite, std::isinf, std::isnan, std::log,
     std::log1p, std::pow, std::sqrt, std::tanh;
 template <class T>
+static inline T cospi(T a) {
+    return std::cos(T(3.141592653589793) * a);
+}
+template <class T>
 static inline T max(T a, T b) {
     return a < b ? b : a;
 }

@@ -14,7 +14,18 @@ The gate (`minunet.backends.call`), the conformance tests, the benches and the d
 driven by `ROWS`. Arrays are NHWC; w[O,KH,KW,C]; padding is (top, bottom, left, right); the rest are (height, width).
 """
 
-from minunet.contract import conv, join, loss, matmul, norm, optim, pointwise, pool, resample  # each enters its rows
+from minunet.contract import (  # each enters its rows
+    augment,
+    conv,
+    join,
+    loss,
+    matmul,
+    norm,
+    optim,
+    pointwise,
+    pool,
+    resample,
+)
 from minunet.contract.row import ROWS, Row, Spec, Work
 
 __all__ = [
@@ -22,6 +33,7 @@ __all__ = [
     "Row",
     "Spec",
     "Work",
+    "augment",
     "conv",
     "join",
     "loss",

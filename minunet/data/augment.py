@@ -1,6 +1,9 @@
 """Training tiles: a random window of a section, deformed, turned and re-lit, with the labels it is scored by.
 
-All randomness comes from the numpy.random.Generator passed in: the same generator state gives the same tile.
+All randomness comes from the numpy.random.Generator passed in: the same generator state gives the same tile. What
+chance decides is drawn in draw.py; the work is done by the rows of minunet/contract/augment.py, here always on the
+backend `cpu`, whatever computes the network, as a thread makes tiles beside it. minunet/training/resident.py makes the
+same tiles in a GPU's memory.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minunet import backends
 from minunet.data.dataset import IGNORE
-from minunet.data.tiles import reflect_indices
-from minunet.data.weights import REACH, border_term, class_weight_table, instances_from_labels
+from minunet.data.draw import Window, draw_light, draw_window, relit
+from minunet.data.weights import HOST, border_term, class_weight_table, instances_from_labels, numbered, rim_of
 from minunet.errors import UserError
 
 
@@ -105,140 +109,65 @@ def sample_tile(
     around it, mirrored where that lies beyond the section. Labels known only from the mirror (when the section is
     smaller than the output, or where the deformation reaches beyond the border) are 255 and have weight 0.
     """
-    H, W = image.shape[:2]
     _check(image, labels, in_size, out_size, augment, weights, instances)
-    turns = int(rng.integers(4)) if augment.rotations else 0
-    flip = bool(augment.flips and rng.random() < 0.5)
-    h, w = in_size if turns % 2 == 0 else in_size[::-1]
-    oh, ow = out_size if turns % 2 == 0 else out_size[::-1]
-    top = int(rng.integers(min(0, H - oh), max(0, H - oh) + 1))
-    left = int(rng.integers(min(0, W - ow), max(0, W - ow) + 1))
-    nodes = rng.normal(0.0, augment.elastic, (2, 3, 3)) if augment.elastic > 0 else None
-    if augment.zoom > 0:
-        factor = math.exp(math.log1p(augment.zoom) * rng.uniform(-1, 1))
-        nodes = zoomed(nodes, factor, (top + (oh - 1) / 2, left + (ow - 1) / 2), (H, W))
-
-    x = _cut(image, nodes, top - (h - oh) // 2, left - (w - ow) // 2, h, w, augment.sampling == "cubic")
-    y, known = _cut_labels(labels, nodes, top, left, oh, ow)
-    y[~known] = IGNORE
+    window = draw_window(rng, augment, image.shape[:2], out_size)
+    planes = np.ascontiguousarray(image, np.float32).reshape(1, *image.shape[:2], -1)  # (1, H, W, C)
+    x = _cut(planes, window, in_size, out_size, augment.sampling == "cubic")  # (1, h, w, C)
+    y = _cut_labels(labels, window, out_size, out_size, IGNORE)
     pixel_weights = None
     if isinstance(weights, str):
-        table = class_weight_table(labels, weights)
-        pixel_weights = table[y]
+        pixel_weights = class_weight_table(labels, weights)[y]
         if w0 > 0:
-            pixel_weights += _borders(labels, instances, nodes, (top, left, oh, ow), w0, sigma)
+            pixel_weights += _borders(labels, instances, window, out_size, w0, sigma)
         pixel_weights[y == IGNORE] = 0
     elif weights is not None:
-        pixel_weights, _ = _cut_labels(weights, None, top, left, oh, ow)
+        plane = np.ascontiguousarray(weights, np.float32)[None, :, :, None]
+        pixel_weights = _cut(plane, window, out_size, out_size)[0, :, :, 0]
         pixel_weights[y == IGNORE] = 0
-
-    x = relight(rng, np.ascontiguousarray(_turn(x, turns, flip)), augment)
-    y = np.ascontiguousarray(_turn(y, turns, flip))
-    if pixel_weights is not None:
-        pixel_weights = np.ascontiguousarray(_turn(pixel_weights, turns, flip), np.float32)
-    return x if x.ndim == 3 else x[:, :, None], y, pixel_weights
+    return relight(rng, x[0] if image.ndim == 3 else x[0, :, :, 0], augment).reshape(x.shape[1:]), y, pixel_weights
 
 
 def relight(rng: np.random.Generator, x: np.ndarray, augment: Augment) -> np.ndarray:
     """Gamma, contrast, brightness, noise and colour of `augment`, drawn from `rng` and applied to float32 x (h, w) or
-    (h, w, C) in place; all channels alike, but for the noise and colour.
+    (h, w, C); all channels alike, but for the noise and colour.
     """
-    if augment.gamma > 0:
-        power = np.float32(math.exp(rng.uniform(-augment.gamma, augment.gamma)))
-        low, high = x.min(), x.max()
-        if high > low:
-            x -= low
-            x *= 1 / (high - low)
-            np.clip(x, 0, 1, out=x)  # the two roundings above may leave 1 by one unit
-            np.power(x, power, out=x)
-            x *= high - low
-            x += low
-    if augment.contrast > 0:
-        x *= np.float32(rng.uniform(1 - augment.contrast, 1 + augment.contrast))
-    if augment.brightness > 0:
-        x += np.float32(rng.uniform(-augment.brightness, augment.brightness))
-    if augment.noise > 0:
-        sd = np.float32(rng.uniform(0, augment.noise))
-        x += sd * rng.standard_normal(x.shape, np.float32)
-    if augment.colour > 0 and x.ndim == 3:
-        x *= rng.uniform(1 - augment.colour, 1 + augment.colour, x.shape[2]).astype(np.float32)
-        x += rng.uniform(-augment.colour, augment.colour, x.shape[2]).astype(np.float32)
-    return x
+    light = draw_light(rng, augment, x.shape)
+    tiles = np.ascontiguousarray(x).reshape(1, *x.shape[:2], -1)  # (1, h, w, C)
+    with backends.use_backend(HOST):
+        lit = relit(tiles, [light], augment, lambda y: y + light.sd * light.noise.reshape(y.shape))
+    return lit.reshape(x.shape)
 
 
-def spline_weights(positions: np.ndarray, n: int) -> np.ndarray:
-    """Weights (len(positions), 3) of the natural cubic spline through nodes at 0, (n-1)/2 and n-1.
-
-    With t = 2 i / (n-1) and M = 3/2 (a - 2 b + c) the curvature at the middle node, the spline through a, b, c is
-    a (1 - t) + b t + M (t^3 - t) / 6 for t <= 1, and the mirror image of that (a and c exchanged) beyond.
-    """
-    t = 2.0 * positions / (n - 1) if n > 1 else np.zeros(len(positions))
-    s = np.where(t <= 1, t, 2 - t)
-    bend = (s**3 - s) / 4  # M (s^3 - s) / 6 per unit of a - 2 b + c
-    near, far = 1 - s + bend, bend
-    return np.stack([np.where(t <= 1, near, far), s - 2 * bend, np.where(t <= 1, far, near)], axis=1)
+def _cut(planes, window, size, out_size, cubic=True):
+    """The window of the (deformed) section (1, H, W, C), mirrored beyond its border: float32 (1, h, w, C)."""
+    with backends.use_backend(HOST):
+        return backends.call("deform", planes, *_described(window, size, out_size), size=size, cubic=cubic)
 
 
-def zoomed(nodes: np.ndarray | None, factor: float, centre: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """Displacements (2, 3, 3) that, added to those of `nodes`, enlarge what lies around `centre` by `factor`.
-
-    The pixel at y shows what was at c + (y - c) / factor: a displacement linear in y, which the spline through the
-    nodes at 0, (n - 1) / 2 and n - 1 follows exactly.
-    """
-    nodes = np.zeros((2, 3, 3)) if nodes is None else nodes.copy()
-    places = [np.array([0, (n - 1) / 2, n - 1]) for n in size]
-    nodes[0] += ((1 / factor - 1) * (places[0] - centre[0]))[:, None]
-    nodes[1] += ((1 / factor - 1) * (places[1] - centre[1]))[None, :]
-    return nodes
+def _cut_labels(labels, window, size, out_size, outside):
+    """The window of the (deformed) labels by nearest pixel, `outside` where it would come from the mirror."""
+    stack, described = np.ascontiguousarray(labels, np.int32)[None], _described(window, size, out_size)
+    with backends.use_backend(HOST):
+        found = backends.call("deform_nearest", stack, *described, size=size, outside=outside)
+    return found[0].astype(labels.dtype, copy=False)
 
 
-def _cut(image, nodes, top, left, h, w, cubic):
-    """The window of the (deformed) section, mirrored beyond its border: float32 (h, w) or (h, w, C)."""
-    rows = reflect_indices(top, top + h, image.shape[0])
-    cols = reflect_indices(left, left + w, image.shape[1])
-    if nodes is None:
-        return image[rows[:, None], cols]
-    from minunet.data.loops import deform
-
-    planes = np.atleast_3d(image)  # (H, W, C)
-    x = np.empty((h, w, planes.shape[2]), np.float32)
-    down, across = spline_weights(rows, image.shape[0]), spline_weights(cols, image.shape[1])
-    deform(planes, rows, cols, down, across, nodes, cubic, x)
-    return x if image.ndim == 3 else x[:, :, 0]
+def _described(window: Window, size: tuple[int, int], out_size: tuple[int, int]) -> tuple:
+    """places (1, 5) and nodes (1, 2, 3, 3) or None of the contract, for one tile of this size around the window."""
+    nodes = None if window.nodes is None else window.nodes[None]
+    return np.array([window.place(0, size, out_size)], np.int32), nodes
 
 
-def _cut_labels(labels, nodes, top, left, h, w):
-    """The window of the (deformed) labels by nearest pixel, and where it does not come from the mirror."""
-    H, W = labels.shape
-    rows = reflect_indices(top, top + h, H)
-    cols = reflect_indices(left, left + w, W)
-    i, j = np.arange(top, top + h), np.arange(left, left + w)
-    known = ((i >= 0) & (i < H))[:, None] & ((j >= 0) & (j < W))
-    if nodes is None:
-        return labels[rows[:, None], cols], known
-    from minunet.data.loops import deform_nearest
-
-    out = np.empty((h, w), labels.dtype)
-    inside = np.empty((h, w), np.bool_)
-    deform_nearest(labels, rows, cols, spline_weights(rows, H), spline_weights(cols, W), nodes, out, inside)
-    return out, known & inside
-
-
-def _borders(labels, instances, nodes, place, w0, sigma):
+def _borders(labels, instances, window, out_size, w0, sigma):
     """Border term of the weight map for one window, seeing cells as far outside it as they matter."""
-    top, left, h, w = place
-    rim = math.ceil(REACH * sigma)
-    wide = (top - rim, left - rim, h + 2 * rim, w + 2 * rim)
-    cells, known = _cut_labels(labels if instances is None else instances, nodes, *wide)
-    cells[~known] = 0  # a mirrored cell is no second cell
-    if instances is None:
-        cells[cells == IGNORE] = 0
-        cells = instances_from_labels(cells)
-    return border_term(cells, w0, sigma)[rim : rim + h, rim : rim + w]
-
-
-def _turn(tile, turns, flip):
-    return np.rot90(tile[:, ::-1] if flip else tile, turns)
+    rim = rim_of(sigma)
+    wide = (out_size[0] + 2 * rim, out_size[1] + 2 * rim)
+    if instances is not None:  # a mirrored cell is no second cell
+        known = instances if instances.dtype == np.int32 else numbered(instances)
+        return border_term(_cut_labels(known, window, wide, out_size, 0), w0, sigma, rim=rim)
+    cells = _cut_labels(labels, window, wide, out_size, 0)
+    cells[cells == IGNORE] = 0
+    return border_term(instances_from_labels(cells), w0, sigma, rim=rim)
 
 
 def _check(image, labels, in_size, out_size, augment, weights, instances):

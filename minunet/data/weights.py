@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 
+from minunet import backends
 from minunet.errors import UserError
 
 CLASS_WEIGHTS = ("balanced", "none", "max1")
+HOST = "cpu"  # the backend that makes tiles and weight maps, whatever computes the network
 REACH = 6.0  # in sigmas: what lies farther adds less than w0 * exp(-18) = 1.5e-8 * w0
 
 
@@ -50,30 +52,29 @@ def weight_map(
     >>> print(weight_map(np.array([[1, 0, 2]]), class_weights="none").round(3))
     [[ 1.    10.231  1.   ]]
     """
-    instances = _numbered(instances)
+    instances = numbered(instances)
     w = border_term(instances, w0, sigma, where)
     classes = (instances > 0).view(np.uint8)
     w += class_weight_table(classes, class_weights)[classes]
     return w
 
 
-def border_term(instances: np.ndarray, w0: float = 10.0, sigma: float = 5.0, where: str = "background") -> np.ndarray:
-    """The exponential of `weight_map` alone, float32 (H, W)."""
-    from minunet.data.loops import FAR, two_nearest
+def rim_of(sigma: float) -> int:
+    """How many pixels outside of a window cells still matter for its border weights."""
+    return math.ceil(REACH * sigma)
 
+
+def border_term(
+    instances: np.ndarray, w0: float = 10.0, sigma: float = 5.0, where: str = "background", rim: int = 0
+) -> np.ndarray:
+    """The exponential of `weight_map` alone, float32 (H - 2 rim, W - 2 rim): of all but the outer `rim` pixels."""
     if not (sigma > 0 and math.isfinite(sigma) and w0 >= 0 and math.isfinite(w0)):
         raise UserError(f"weight map: w0 = {w0} must be 0 or more and sigma = {sigma} px above 0")
     if where not in ("background", "all"):
         raise UserError(f'weight map: where = "{where}" is not known; use "background" or "all"')
-    instances = _numbered(instances)
-    first, second = two_nearest(instances, int(instances.max(initial=0)), math.ceil(REACH * sigma))
-    reached = second < FAR
-    if where == "background":
-        reached &= instances == 0
-    total = np.sqrt(first[reached].astype(np.float64)) + np.sqrt(second[reached].astype(np.float64))
-    term = np.zeros(instances.shape, np.float32)
-    term[reached] = w0 * np.exp(-(total**2) / (2 * sigma**2))
-    return term
+    options = {"w0": w0, "sigma": sigma, "reach": rim_of(sigma), "rim": rim, "everywhere": where == "all"}
+    with backends.use_backend(HOST):
+        return backends.call("border_weights", numbered(instances)[None], **options)[0]
 
 
 def class_weight_table(labels: np.ndarray, class_weights: str = "balanced", ignore_index: int = 255) -> np.ndarray:
@@ -129,8 +130,8 @@ def enet_weights(labels: np.ndarray, n_classes: int, ignore_index: int = 255) ->
     return (1 / np.log(1.02 + p)).astype(np.float32)
 
 
-def _numbered(instances: np.ndarray) -> np.ndarray:
-    """The instances as C-contiguous int32 with numbers small enough to index a table."""
+def numbered(instances: np.ndarray) -> np.ndarray:
+    """The instances (H, W), integers of any kind, as C-contiguous int32."""
     instances = np.asarray(instances)
     if instances.ndim != 2 or instances.dtype.kind not in "bui":
         raise UserError(
@@ -139,7 +140,7 @@ def _numbered(instances: np.ndarray) -> np.ndarray:
         )
     if instances.size and instances.min() < 0:
         raise UserError(f"instances: {instances.min()} is not a cell number; use 0 for background, 1, 2, ... for cells")
-    if instances.size and instances.max() > instances.size:
+    if instances.size and instances.max() > np.iinfo(np.int32).max:
         used, index = np.unique(instances, return_inverse=True)
         instances = index.reshape(instances.shape) + (used[0] != 0)
     return np.ascontiguousarray(instances, np.int32)

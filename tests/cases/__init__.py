@@ -8,10 +8,23 @@ logits up to +-10^4, sums that do not cancel to nothing. Conformance tests, grad
 
 from __future__ import annotations
 
-from . import conv, join, loss, matmul, norm, optim, pointwise, pool, resample  # each enters its rows
+from . import augment, conv, join, loss, matmul, norm, optim, pointwise, pool, resample  # each enters its rows
 from .sample import GENERATORS, Case
 
-__all__ = ["Case", "cases", "conv", "join", "loss", "matmul", "norm", "optim", "pointwise", "pool", "resample"]
+__all__ = [
+    "Case",
+    "augment",
+    "cases",
+    "conv",
+    "join",
+    "loss",
+    "matmul",
+    "norm",
+    "optim",
+    "pointwise",
+    "pool",
+    "resample",
+]
 
 
 def cases(row_name: str) -> list[Case]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from minunet import jit
-from minunet.backends.cpu import conv, join, loss, matmul, norm, optim, pointwise, pool, resample
+from minunet.backends.cpu import augment, conv, join, loss, matmul, norm, optim, pointwise, pool, resample
 from minunet.backends.cpu.memory import empty
 from minunet.contract import ROWS
 
@@ -32,6 +32,7 @@ STEMS = {
     "matmul": matmul,
     "pointwise": pointwise,
     "optim": optim,
+    "augment": augment,
 }
 kernels: dict[str, Callable[..., None]] = {row.name: getattr(STEMS[row.stem], row.name) for row in ROWS.values()}
 

@@ -24,6 +24,8 @@ SIMULATE = "MINUNET_SIMULATE"  # =1 asks for Numba's simulator; NUMBA_ENABLE_CUD
 OLDEST = (0, 30)  # numba-cuda that the tests run with, as pyproject.toml asks for
 REMEDY = "install the extra for your driver: pip install 'minunet[cuda13]', or cuda12 for a driver before 580"
 STEMS = (
+    "augment",
+    "border",
     "channel_sum",
     "conv_1_naive",
     "conv_2_shared_tile",
@@ -38,6 +40,7 @@ STEMS = (
     "optim",
     "pointwise",
     "pool",
+    "relight",
     "resample",
     "scatter",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial, update_wrapper
 
-from minunet.backends.numba_cuda import conv, join, loss, matmul, norm, optim, pointwise, pool, resample
+from minunet.backends.numba_cuda import augment, conv, join, loss, matmul, norm, optim, pointwise, pool, resample
 from minunet.backends.numba_cuda.launch import Device
 from minunet.contract import ROWS
 
@@ -19,6 +19,7 @@ STEMS = {
     "matmul": matmul,
     "pointwise": pointwise,
     "optim": optim,
+    "augment": augment,
 }
 
 

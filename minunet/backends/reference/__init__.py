@@ -12,7 +12,7 @@ from inspect import signature
 
 import numpy as np
 
-from minunet.backends.reference import conv, join, loss, matmul, norm, optim, pointwise, pool, resample
+from minunet.backends.reference import augment, conv, join, loss, matmul, norm, optim, pointwise, pool, resample
 from minunet.contract import ROWS
 
 name = "reference"
@@ -65,6 +65,7 @@ STEMS = {
     "matmul": matmul,
     "pointwise": pointwise,
     "optim": optim,
+    "augment": augment,
 }
 kernels: dict[str, Callable[..., None]] = {
     row.name: in_float64(getattr(STEMS[row.stem], row.name), len(row.inputs)) for row in ROWS.values()

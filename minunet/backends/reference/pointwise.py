@@ -69,7 +69,7 @@ def prelu_grad(dx, dslope, dy, x, slope):
 
 def dropout(y, x, *, rate, seed):
     """y = x / (1 - rate) where u(seed, index) >= rate, else 0."""
-    y[...] = np.where(_uniform(seed, x.size).reshape(x.shape) >= rate, x / (1 - rate), 0)
+    y[...] = np.where(uniform(seed, x.size).reshape(x.shape) >= rate, x / (1 - rate), 0)
 
 
 def add(y, a, b, *, alpha, beta):
@@ -97,7 +97,7 @@ def activate(y, activation):
     return np.maximum(y, 0) if activation == "relu" else y
 
 
-def _uniform(seed, count):
+def uniform(seed, count):
     """u(seed, 0) ... u(seed, count - 1), multiples of 2^-24 in [0, 1): splitmix64 (Steele, Lea, Flood 2014).
 
     Arrays of uint64 multiply and add modulo 2^64, which is what the generator wants.
