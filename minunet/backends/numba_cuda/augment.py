@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from minunet.backends.numba_cuda.launch import ceil_div, flat, launch, over_map, real, signed
+from minunet.backends.numba_cuda.launch import ceil_div, flat, launch, over_map, real
 from minunet.backends.numba_cuda.library import sizes
 
 
@@ -26,7 +26,7 @@ def deform_nearest(device, y, labels, places, nodes, *, outside):
 
 
 def border_weights(device, y, cells, *, w0, sigma, reach, everywhere):
-    arguments = (y.reshape(*y.shape, 1), cells, *signed(reach), float(w0), float(sigma), bool(everywhere))
+    arguments = (y.reshape(*y.shape, 1), cells, np.int64(reach), float(w0), float(sigma), bool(everywhere))
     over_map(device, "border", "border_weights", *arguments)
 
 
