@@ -2,7 +2,7 @@
 
 `pip install nvidia-cudnn-frontend` (the module `cudnn`). Per layer, pass and precision each plan that cuDNN builds is
 timed on device memory of CuPy; the fastest then meets our kernel in turn. For fp32 the plans with tensor cores are
-left out, for tf32 they are not; bf16 has arrays of 16 bits. The forward pass is without the bias that ours adds.
+left out, for tf32 they are not; bf16 has arrays of 16 bits. The forward pass is timed without the bias that ours adds.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ def measure(device: Device, clock: Clock) -> dict[str, Any]:
 
 def plans(cudnn: Any, handle: Any, device: Device, layer: layers.Layer, x, w, b, dy) -> Peers:
     """{precision: {pass: {"cuDNN NHWC plan": call}}}: the fastest of each pass, in whichever layout."""
-    del b
     big, small = (dy, x) if layer.transposed else (x, dy)
     passes = {"forward": "fprop", "grad_x": "dgrad", "grad_w": "wgrad"}
     if layer.transposed:
@@ -77,7 +76,8 @@ def plans(cudnn: Any, handle: Any, device: Device, layer: layers.Layer, x, w, b,
     found: Peers = {}
     for precision in KINDS:
         for what, kind in passes.items():
-            graphs = (Graph(cudnn, handle, device, layer, kind, precision, layout) for layout in LAYOUTS)
+            bias = b if what == "forward" else None
+            graphs = (Graph(cudnn, handle, device, layer, kind, precision, layout, bias) for layout in LAYOUTS)
             best = [plan for graph in graphs if (plan := graph.fastest(big, w, small)) is not None]
             if best:
                 plan = min(best, key=lambda plan: plan.ms)
@@ -86,17 +86,20 @@ def plans(cudnn: Any, handle: Any, device: Device, layer: layers.Layer, x, w, b,
 
 
 class Result(NamedTuple):
-    """What a plan wrote: an array of the device, of 32-bit floats or of the bits of 16-bit ones, and its layout."""
+    """What a plan wrote: an array of the device, of 32-bit floats or of the bits of 16-bit ones, its layout, and the
+    bias that is still missing."""
 
     array: Any
     layout: str
+    bias: np.ndarray | None
 
 
 def _ours(device: Device, y: Result) -> np.ndarray:
     """As a NumPy array in our layout."""
     a = device.numpy(y.array)
     a = (a.astype(np.uint32) << 16).view(np.float32) if a.dtype == np.uint16 else a
-    return a if y.layout == "NHWC" else np.ascontiguousarray(a.transpose(0, 2, 3, 1))
+    a = a if y.layout == "NHWC" else a.transpose(0, 2, 3, 1)
+    return a if y.bias is None else a + y.bias
 
 
 def bf16_bits(a: np.ndarray) -> np.ndarray:
@@ -108,8 +111,10 @@ def bf16_bits(a: np.ndarray) -> np.ndarray:
 class Graph:
     """One convolution (fprop), or its gradient in the image (dgrad) or the weights (wgrad), in one layout."""
 
-    def __init__(self, cudnn, handle, device: Device, layer: layers.Layer, kind: str, precision: str, layout: str):
-        self.cudnn, self.handle, self.device = cudnn, handle, device
+    def __init__(
+        self, cudnn, handle, device: Device, layer: layers.Layer, kind: str, precision: str, layout: str, bias=None
+    ):
+        self.cudnn, self.handle, self.device, self.bias = cudnn, handle, device, bias
         self.layer, self.kind, self.precision, self.layout = layer, kind, precision, layout
 
     def fastest(self, image: np.ndarray, weights: np.ndarray, result: np.ndarray) -> Plan | None:
@@ -203,4 +208,4 @@ class Graph:
     def _run(self, graph: Any, pack: dict[Any, int], workspace: Any, number: int, output: Any) -> Result:
         address = self.device.module.device.address(workspace)
         graph.execute_plan_at_index(pack, address, index=number, handle=self.handle)
-        return Result(output, self.layout)
+        return Result(output, self.layout, self.bias)

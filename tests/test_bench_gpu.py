@@ -7,7 +7,6 @@ import json
 import re
 import time
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 
@@ -19,11 +18,9 @@ from bench import (
     gpu_layers,
     gpu_limits,
     gpu_networks,
-    gpu_numba,
     gpu_table,
 )
 from bench.gpu_device import Clock, Device
-from minunet import backends
 from minunet.backends import cuda, cuda_host
 from minunet.backends.cuda.choose import LADDER
 from minunet.errors import UsageError, UserError
@@ -196,9 +193,9 @@ def test_layers_against_a_peer(torch_on_the_cpu):
     layer = next(layer for layer in gpu_layers.table(device) if layer.transposed)
     row = one_layer(device, partial(gpu_layers._peers, gpu_layers.torch_gpu(device)[0], layer), layer, 2)
     for what in ("forward", "grad_x", "grad_w"):
-        for precision, step in (("fp32", "5_double_buffer"), ("tf32", "7_tensor_tf32"), ("bf16", "8_tensor_half")):
+        for precision in gpu_layers.PRECISIONS:
             entry = row[what][precision]
-            assert entry["step"] == (step if what != "grad_w" else "2_coalesced")  # dw of few channels
+            assert entry["step"] in LADDER
             assert entry["error"] <= gpu_layers.WORST[precision]
             assert entry["peer_error"] <= gpu_layers.WORST[precision]
             assert set(entry["times"]) == {"minunet", "cuDNN contiguous", "cuDNN channels_last"}
@@ -216,90 +213,6 @@ def test_networks_against_a_peer(torch_on_the_cpu):
         assert what != "inference" or entry["error"] <= gpu_networks.LOGITS["bf16"]
     found = gpu_networks.measure(device, Clock(-1))
     assert set(found.values()) == {"not measured: out of time"}
-
-
-class Apart(Stopwatch):
-    """Makes each call once and says that it took a microsecond to launch."""
-
-    def apart(self, call):
-        call()
-        return {"launch_us": 1.0, "kernel_ms": 2.5}
-
-
-def test_numba_is_compared_with_cuda(monkeypatch):
-    """With the reference in Numba's place, whose arrays are a dry run's."""
-    monkeypatch.setattr(gpu_numba, "NUMBA", "reference")
-    monkeypatch.setattr(gpu_numba, "CASES", 1)
-    found = gpu_numba.measure(Apart(dry=True), Clock(60))
-    assert found["conformance"]["failed"] == {} and found["conformance"]["passed"] > 50
-    rows = {row: entry for row, entry in found.items() if isinstance(entry, dict) and row != "conformance"}
-    assert len(rows) > 15
-    for row, entry in rows.items():
-        assert entry["error"] <= gpu_numba.WORST, row
-        assert entry["times"] == {kind: {"launch_us": 1.0, "kernel_ms": 2.5} for kind in ("cuda", "numba")}
-    lines = gpu_table.numba(found)
-    assert any(re.search(r"max_pool2d +\S+ +1\.0 +2\.5000 +1\.0 +2\.5000 +- +-$", line) for line in lines), lines
-    assert gpu.failures({"sections": {"numba": {"result": found}}}) == []
-
-
-def test_launching_and_the_kernel_are_told_apart(monkeypatch):
-    """With a stand-in for CuPy whose device works on its own time: a call takes it 3 ms, zeros 0.1 ms."""
-    now, queued = [0.0], []
-
-    class Event:
-        def record(self):
-            self.at = now[0]
-
-        def synchronize(self):
-            queued.clear()
-
-    def spend(ms):
-        now[0] += ms
-        queued.append(ms)
-
-    cuda_module = SimpleNamespace(
-        Event=Event,
-        get_elapsed_time=lambda a, b: b.at - a.at,
-        Device=lambda: SimpleNamespace(synchronize=queued.clear),
-    )
-    zeros = SimpleNamespace(fill=lambda value: spend(0.1))
-    cupy = SimpleNamespace(cuda=cuda_module, zeros=lambda size, dtype: zeros)
-    monkeypatch.setattr(Device, "_cupy", staticmethod(lambda: cupy))
-    device = Device(dry=True)
-    assert device.apart(lambda: spend(3.0)) is None
-    device.dry = False
-    found = device.apart(lambda: spend(3.0))
-    assert found["kernel_ms"] == 3.0
-    assert 0 < found["launch_us"] < 1e4
-
-
-def test_wrong_numba_kernels_are_not_timed(monkeypatch):
-    monkeypatch.setattr(gpu_numba, "NUMBA", "reference")
-    monkeypatch.setattr(gpu_numba, "WORST", -1.0)
-    device = Apart(dry=True)
-    operation = next(gpu_numba.operations(device, None, (1, 4, 4, 4)))
-    entry = gpu_numba.one(device, operation, with_numba=True)
-    assert "not timed" in entry["wrong"] and "times" not in entry
-    found = {"numba": "reference", operation.row: entry}
-    assert any("not timed" in line for line in gpu_table.numba(found))
-    assert gpu.failures({"sections": {"numba": {"result": found}}})
-
-
-def test_peers_of_numba():
-    """PyTorch's calls are the same operations as the rows of the same name: their results have the same shapes."""
-    torch, shape = pytest.importorskip("torch"), (2, 6, 8, 4)
-    peers = gpu_numba._peers(torch, shape, where="cpu")
-    device, seen = Device(dry=True), set()
-    for operation in gpu_numba.operations(device, None, shape):
-        if operation.row in peers:
-            with backends.use_backend("reference"):
-                y = backends.call(operation.row, *operation.arrays, **operation.options)
-            theirs = peers[operation.row]()
-            ours, theirs = (a[0] if isinstance(a, tuple) else a for a in (y, theirs))
-            if operation.row != "softmax_cross_entropy":  # its sums are not yet a mean
-                assert theirs.numel() == ours.size, operation.row
-            seen.add(operation.row)
-    assert seen == set(peers)
 
 
 def test_times_become_rates():
