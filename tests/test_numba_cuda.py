@@ -19,7 +19,7 @@ from numba_signatures import Compiled, Recorder, recorded
 import minunet as mu
 from minunet import backends
 from minunet.backends import numba_cuda
-from minunet.backends.cuda.sources import CARD
+from minunet.backends.cuda import sources
 from minunet.backends.numba_cuda import library
 from minunet.backends.numba_cuda.rows import bind
 from minunet.errors import UserError
@@ -94,15 +94,41 @@ def test_conformance_under_the_simulator(simulations):
         assert passed > 200, output[-500:]
 
 
-@pytest.mark.parametrize("path", sorted((HERE.parent / "kernels" / "numba_cuda").glob("*.py")), ids=lambda p: p.stem)
-def test_header_card(path):
-    """Every kernel file has the seven lines of the card in their order, and names its twin."""
-    if path.stem in ("__init__", "sizes", "reduce"):
-        pytest.skip("no kernel in it")
-    words = re.findall(r"^(\w+)  +\S", path.read_text().split('"""')[1], re.MULTILINE)
-    assert tuple(words) == (*CARD, "Twin")
-    twin = re.search(r"^Twin +(kernels/cuda/\S+\.cu)", path.read_text(), re.MULTILINE)
-    assert twin is None or (HERE.parent / twin[1]).is_file(), f"{twin[1]} is not there"
+ROOM = HERE.parent / "kernels"
+# Kernels whose twin has another name. The twin's convolution makes grad_x phase by phase with its forward kernel; its
+# lrn keeps s in a workspace, where Numba's keeps what each element gives to its neighbours.
+TWINS = {
+    "conv_2_shared_tile.conv2d_grad_x": "conv2d",
+    "conv_3_register_gemm.conv2d_grad_x": "conv2d",
+    "norm_local.lrn_share": "lrn_scale",
+    "pointwise.tanh": "tanh_forward",
+}
+
+
+@needs_numba_cuda
+@pytest.mark.parametrize("stem", library.STEMS)
+def test_every_kernel_has_its_card_and_its_twin(stem):
+    """A file's card has the seven lines in their order and names its twin, in which each kernel's own twin is."""
+    text = (ROOM / "numba_cuda" / f"{stem}.py").read_text()
+    card = text.split('"""')[1]
+    assert tuple(re.findall(r"^(\w+)  +\S", card, re.MULTILINE)) == (*sources.CARD, "Twin")
+    twin = re.search(r"^Twin +kernels/cuda/(\S+\.cu)\b", card, re.MULTILINE)
+    assert twin and twin[1] in sources.files(), f"{stem}.py names no twin that is there"
+    theirs = set(sources.kernels(twin[1], "float"))
+    module = library.load(stem)
+    own = {
+        name
+        for name, kernel in vars(module).items()
+        if hasattr(kernel, "py_func") and not kernel.targetoptions.get("device")
+    }
+    assert own and {TWINS.get(f"{stem}.{name}", name) for name in own} <= theirs, (own, theirs)
+
+
+def test_every_file_with_a_kernel_is_listed():
+    """The others hold functions for kernels, and sizes."""
+    files = {path.stem: path.read_text() for path in (ROOM / "numba_cuda").glob("*.py")}
+    kernels = {stem for stem, text in files.items() if re.search(r"^ *@cuda\.jit$", text, re.MULTILINE)}
+    assert kernels == set(library.STEMS)
 
 
 def test_the_reading_room_shows_the_kernels_as_they_are():

@@ -18,6 +18,7 @@ from __future__ import annotations
 from numba import cuda
 
 from minunet.backends import formulas
+from minunet.kernels.numba_cuda.register_tile import multiply
 from minunet.kernels.numba_cuda.sizes import (
     GEMM_DEEP,
     GEMM_K,
@@ -31,20 +32,6 @@ from minunet.kernels.numba_cuda.sizes import (
 )
 
 _relu = cuda.jit(device=True)(formulas.relu)
-
-
-@cuda.jit(device=True)
-def _multiply(left, right, total):
-    """total[a, b] += sum_k left[k, row a] right[k, column b] for the thread's rows and columns.
-
-    Columns lie GEMM_THREADS apart, so that a warp's reads of `right` are neighbours; those of `left` are broadcasts.
-    """
-    row, column = cuda.threadIdx.y * PER_THREAD, cuda.threadIdx.x
-    for k in range(GEMM_K):
-        for a in range(PER_THREAD):
-            l = left[k, row + a]
-            for b in range(PER_THREAD):
-                total[a, b] += l * right[k, column + b * GEMM_THREADS]
 
 
 @cuda.jit
@@ -75,7 +62,7 @@ def conv2d(y, x, w, b, has_bias, OH, OW, stride, padding, dilation, activation):
         for m in range(t // GEMM_K, GEMM_N, GEMM_ROWS):
             right[column, m] = w[o0 + m, u, v, c] if o0 + m < O and k < depth else zero
         cuda.syncthreads()
-        _multiply(left, right, total)
+        multiply(left, right, total)
         cuda.syncthreads()
     for a in range(PER_THREAD):
         p = m0 + cuda.threadIdx.y * PER_THREAD + a
@@ -119,7 +106,7 @@ def conv2d_grad_x(dx, dy, w, b, has_bias, H, W, stride, padding, dilation, activ
             o, v, u = k % O, k // O % KW, k // (O * KW)
             right[row, column] = w[o, u, v, c0 + column] if k < depth and c0 + column < C else zero
         cuda.syncthreads()
-        _multiply(left, right, total)
+        multiply(left, right, total)
         cuda.syncthreads()
     for a in range(PER_THREAD):
         p = m0 + cuda.threadIdx.y * PER_THREAD + a
@@ -158,7 +145,7 @@ def conv2d_grad_w_partial(partial, x, dy, KH, KW, stride, padding, dilation):
             inside = p < end and f < width and h >= 0 and h < H and l >= 0 and l < W
             right[row, t % GEMM_N] = x[n, h, l, c] if inside else zero
         cuda.syncthreads()
-        _multiply(left, right, total)
+        multiply(left, right, total)
         cuda.syncthreads()
     for a in range(PER_THREAD):
         o = o0 + cuda.threadIdx.y * PER_THREAD + a

@@ -133,19 +133,3 @@ def batch_norm_grad(dx, dy, x, mean, var, gamma, dgamma, dbeta, eps, share):
         factor, constant, slope = gamma[c] / s, share * dbeta[c], share * dgamma[c] / s
         for p in range(p0, x.shape[0], step):
             dx[p, c] = factor * (dy[p, c] - (constant + slope * (x[p, c] - centre)))
-
-
-@cuda.jit
-def fold_weights(folded, w, var, gamma, eps):
-    """folded, w (outer, channels, inner): each channel times gamma / sqrt(var + eps)."""
-    _, C, inner = w.shape
-    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
-        o, c, i = k // (C * inner), k // inner % C, k % inner
-        folded[o, c, i] = w[o, c, i] * (gamma[c] / math.sqrt(var[c] + eps))
-
-
-@cuda.jit
-def fold_bias(bias, mean, var, gamma, beta, b, has_bias, eps):
-    for c in range(cuda.grid(1), mean.size, cuda.gridsize(1)):
-        shift = b[c] - mean[c] if has_bias else -mean[c]
-        bias[c] = gamma[c] / math.sqrt(var[c] + eps) * shift + beta[c]

@@ -1,13 +1,16 @@
-"""Normalisation within a pixel: across neighbouring channels (LRN), and to unit length.
+"""Normalisation within a pixel, and a batch normalisation folded into the convolution before it.
 
-Math     lrn: y_c = x_c / s_c^beta, s_c = 1 + a sum x_k^2 over a window of channels; l2: y = x / max(r, eps)
-Layout   (pixels, channels), channels contiguous
-Threads  lrn: an element each; l2: a row of the block (x lanes) for each pixel, y pixels
-Memory   lrn: x and s, the window from L1; l2: x twice, once from L1; shared: one number a thread
-Limit    DRAM bandwidth; lrn also the power: tens of instructions
-Step     lrn keeps s in a workspace, so that the gradient's window reads it and computes one power less a neighbour
+Math     lrn: y_c = x_c / s_c^beta, s_c = 1 + a sum x_k^2 over a window of channels; l2: y = x / max(r, eps);
+         fold: w' = f w, b' = f (b - mean) + beta, f = gamma / sqrt(var + eps)
+Layout   (pixels, channels), channels contiguous; fold: w (outer, channels, inner)
+Threads  lrn, fold: an element each; l2: a row of the block (x lanes) for each pixel, y pixels
+Memory   lrn: x, its window from L1; its gradient: dy, x and two workspaces; l2: x twice, once from L1; shared:
+         one number a thread
+Limit    DRAM bandwidth; a power is tens of instructions
+Step     lrn's gradient has one power for each element, 1 / s^beta, kept with what the element gives to its neighbours
 Needs    l2: blockDim.x a power of two
-Twin     kernels/cuda/norm_local.cu, where a pixel's lanes add by warp shuffles
+Twin     kernels/cuda/norm_local.cu, whose lrn gradient takes a power for each neighbour, and whose lanes of a pixel
+         add by warp shuffles
 """
 
 from __future__ import annotations
@@ -19,35 +22,45 @@ from numba import cuda
 from minunet.kernels.numba_cuda.sizes import THREADS
 
 
+@cuda.jit(device=True)
+def _scale(x, p, c, size, a):
+    """s_c = 1 + a sum of x_k^2 over k = c - size // 2 .. c + (size - 1) // 2."""
+    total = x.dtype.type(0)
+    for e in range(max(c - size // 2, 0), min(c + (size - 1) // 2, x.shape[1] - 1) + 1):
+        total += x[p, e] * x[p, e]
+    return x.dtype.type(1) + a * total
+
+
 @cuda.jit
-def lrn_scale(s, x, size, a):
+def lrn(y, x, size, a, beta):
     C = x.shape[1]
     for k in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         p, c = k // C, k % C
-        total = x.dtype.type(0)
-        for e in range(max(c - size // 2, 0), min(c + (size - 1) // 2, C - 1) + 1):
-            total += x[p, e] * x[p, e]
-        s[p, c] = x.dtype.type(1) + a * total
+        y[p, c] = x[p, c] * _scale(x, p, c, size, a) ** -beta
 
 
 @cuda.jit
-def lrn(y, x, s, beta):
+def lrn_share(factor, share, dy, x, size, a, beta):
+    """factor_c = 1 / s_c^beta; share_c = dy_c x_c / s_c^(beta + 1), what c gives to the gradient of its window."""
     C = x.shape[1]
     for k in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         p, c = k // C, k % C
-        y[p, c] = x[p, c] * s[p, c] ** -beta
+        s = _scale(x, p, c, size, a)
+        f = s**-beta
+        factor[p, c] = f
+        share[p, c] = dy[p, c] * x[p, c] * f / s
 
 
 @cuda.jit
-def lrn_grad(dx, dy, x, s, size, a, beta):
-    """dx_c = dy_c / s_c^beta - 2 a beta x_c sum dy_k x_k / s_k^(beta + 1) over the k whose window holds c."""
-    C, one = x.shape[1], x.dtype.type(1)
+def lrn_grad(dx, dy, x, factor, share, size, slope):
+    """dx_c = dy_c factor_c - slope x_c sum of share_k over the k whose window holds c; slope = 2 a beta."""
+    C = x.shape[1]
     for k in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         p, c = k // C, k % C
         total = x.dtype.type(0)
         for e in range(max(c - (size - 1) // 2, 0), min(c + size // 2, C - 1) + 1):
-            total += dy[p, e] * x[p, e] * s[p, e] ** (-beta - one)
-        dx[p, c] = dy[p, c] * s[p, c] ** -beta - (a + a) * beta * x[p, c] * total
+            total += share[p, e]
+        dx[p, c] = dy[p, c] * factor[p, c] - slope * x[p, c] * total
 
 
 @cuda.jit(device=True)
@@ -103,3 +116,19 @@ def l2_normalize_grad(dx, dy, x, eps):
             share = product * factor * factor if r > eps else x.dtype.type(0)
             for c in range(cuda.threadIdx.x, C, cuda.blockDim.x):
                 dx[p, c] = factor * (dy[p, c] - share * x[p, c])
+
+
+@cuda.jit
+def fold_weights(folded, w, var, gamma, eps):
+    """folded, w (outer, channels, inner): each channel times gamma / sqrt(var + eps)."""
+    _, C, inner = w.shape
+    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        o, c, i = k // (C * inner), k // inner % C, k % inner
+        folded[o, c, i] = w[o, c, i] * (gamma[c] / math.sqrt(var[c] + eps))
+
+
+@cuda.jit
+def fold_bias(bias, mean, var, gamma, beta, b, has_bias, eps):
+    for c in range(cuda.grid(1), mean.size, cuda.gridsize(1)):
+        shift = b[c] - mean[c] if has_bias else -mean[c]
+        bias[c] = gamma[c] / math.sqrt(var[c] + eps) * shift + beta[c]

@@ -94,15 +94,10 @@ def upsample_bilinear(y, x, align_corners):
 
 @cuda.jit(device=True)
 def _weight(i, h, size, out, align_corners, one):
-    """What pixel h gives to output i: 1 - |src - h|, the last pixel going on beyond the edge. one: 1 of the type."""
-    real = type(one)
+    """What pixel h gives to output i: max(0, 1 - |src(i) - h|), src held to the last pixel. one : 1 of the type."""
     a, b = _source(i, size, out, align_corners)
-    low = a // b
-    share = real(a % b) / real(b)
-    weight = one - share if low == h else real(0)
-    if min(low + 1, size - 1) == h:
-        weight += share
-    return weight
+    away = abs(min(a, (size - 1) * b) - h * b)
+    return type(one)(b - away) / type(one)(b) if away < b else type(one)(0)
 
 
 @cuda.jit

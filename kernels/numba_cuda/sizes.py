@@ -26,7 +26,7 @@ PIXELS_H, PIXELS_W, TAPS = (2, 3, 2) if SIMULATED else (4, 8, 9)
 PIXELS = PIXELS_H * PIXELS_W
 SIDE = 2 if SIMULATED else 16
 
-# Convolution, step 3: a block makes GEMM_M x GEMM_N of the product, a thread PER_THREAD x PER_THREAD of these.
+# Convolution, step 3, and matmul: a block makes GEMM_M x GEMM_N of the product, a thread PER_THREAD x PER_THREAD.
 PER_THREAD = 2 if SIMULATED else 4
 GEMM_THREADS = 2 if SIMULATED else 16  # along each side
 GEMM_M = GEMM_N = PER_THREAD * GEMM_THREADS
@@ -36,8 +36,6 @@ GEMM_DEEP = GEMM_THREADS * GEMM_THREADS // GEMM_M  # the same where it loads who
 # A row of a tile has one number more than it needs: a column then lies in different banks.
 PITCH_M, PITCH_N = GEMM_M + 1, GEMM_N + 1
 
-MATMUL = 2 if SIMULATED else 16  # side of a tile
-MATMUL_PITCH = MATMUL + 1
 # Scatter by index: a block owns ROWS x COLUMNS pixels of LANES channels.
 SEGMENT, ROWS, COLUMNS = (2, 2, 2) if SIMULATED else (16, 2, 64)
 GROUPS = 2 if SIMULATED else 8

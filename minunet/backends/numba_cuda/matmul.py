@@ -7,7 +7,8 @@ from minunet.backends.numba_cuda.library import sizes
 
 
 def matmul(device, y, a, b, *, transpose_a, transpose_b):
-    side = sizes().MATMUL
+    s = sizes()
     n, m, p = y.shape
-    grid = (ceil_div(p, side), ceil_div(m, side), n)
-    launch(device, "matmul", "matmul", grid, (side, side), y, a, b, bool(transpose_a), bool(transpose_b))
+    grid = (ceil_div(p, s.GEMM_N), ceil_div(m, s.GEMM_M), n)
+    block = (s.GEMM_THREADS, s.GEMM_THREADS)
+    launch(device, "matmul", "matmul", grid, block, y, a, b, bool(transpose_a), bool(transpose_b))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 from minunet.backends.numba_cuda.launch import (
     Device,
@@ -52,26 +51,19 @@ def batch_norm_grad(device, dx, dgamma, dbeta, dy, x, mean, var, gamma, *, eps, 
 def fold_batch_norm(device, folded, bias, w, mean, var, gamma, beta, b=None, *, eps, axis):
     c = mean.size
     shape = (1, c, w.size // c) if axis == 0 else (w.size // c, c, 1)
-    flat(device, FILE, "fold_weights", w.size, folded.reshape(shape), w.reshape(shape), var, gamma, *real(w, eps))
-    flat(device, FILE, "fold_bias", c, bias, mean, var, gamma, beta, *optional(b, mean), *real(w, eps))
-
-
-def _lrn_scale(device: Device, x: Any, size: int, a: float) -> Any:
-    """s_c = 1 + a sum of x_k^2 over the window, (pixels, C)."""
-    s = device.empty(matrix(x).shape, x.dtype)
-    flat(device, LOCAL, "lrn_scale", x.size, s, matrix(x), size, *real(x, a))
-    return s
+    flat(device, LOCAL, "fold_weights", w.size, folded.reshape(shape), w.reshape(shape), var, gamma, *real(w, eps))
+    flat(device, LOCAL, "fold_bias", c, bias, mean, var, gamma, beta, *optional(b, mean), *real(w, eps))
 
 
 def lrn(device, y, x, *, size, alpha, beta):
-    s = _lrn_scale(device, x, size, alpha / size)
-    flat(device, LOCAL, "lrn", x.size, matrix(y), matrix(x), s, *real(x, beta))
+    flat(device, LOCAL, "lrn", x.size, matrix(y), matrix(x), size, *real(x, alpha / size, beta))
 
 
 def lrn_grad(device, dx, dy, x, *, size, alpha, beta):
-    s = _lrn_scale(device, x, size, alpha / size)
-    arguments = (matrix(dx), matrix(dy), matrix(x), s, size, *real(x, alpha / size, beta))
-    flat(device, LOCAL, "lrn_grad", x.size, *arguments)
+    factor, share = device.empty(matrix(x).shape, x.dtype), device.empty(matrix(x).shape, x.dtype)
+    maps, a = (matrix(dy), matrix(x)), alpha / size
+    flat(device, LOCAL, "lrn_share", x.size, factor, share, *maps, size, *real(x, a, beta))
+    flat(device, LOCAL, "lrn_grad", x.size, matrix(dx), *maps, factor, share, size, *real(x, 2 * a * beta))
 
 
 def _within_pixels(device: Device, kernel: str, arrays: tuple, eps: float) -> None:
