@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from minunet import backends, footprint, ops
+from minunet.backends import kept
 from minunet.data.tiles import symmetries, window
 from minunet.errors import DeviceMemoryError, UserError
 from minunet.models.base import Network
@@ -158,19 +159,20 @@ def predict_image(
     plan = layout(model, image.shape[:2], tile, average)
     total = len(plan.targets) * average
     result = None
-    for k, target in enumerate(plan.targets):
+    with fixed_weights(model):
+        for k, target in enumerate(plan.targets):
 
-        def show(done: int, k: int = k) -> None:
-            if progress is not None:
-                progress(k * average + done, total)
+            def show(done: int, k: int = k) -> None:
+                if progress is not None:
+                    progress(k * average + done, total)
 
-        p = predict_target(model, lambda *box: window(image, *box), plan, target, show)  # (h, w, K)
-        if len(plan.targets) == 1:
-            return p
-        if result is None:
-            result = np.empty((*image.shape[:2], p.shape[2]), p.dtype)
-        i, j, h, w = target
-        result[i : i + h, j : j + w] = p
+            p = predict_target(model, lambda *box: window(image, *box), plan, target, show)  # (h, w, K)
+            if len(plan.targets) == 1:
+                return p
+            if result is None:
+                result = np.empty((*image.shape[:2], p.shape[2]), p.dtype)
+            i, j, h, w = target
+            result[i : i + h, j : j + w] = p
     return result
 
 
@@ -198,7 +200,7 @@ def _predict_target(
     dtype = model.parameters()[0].dtype
     h, w = target[2:]
     result = None
-    with evaluating(model), no_grad():
+    with evaluating(model), no_grad(), fixed_weights(model):
         for done, (box, (i, j), apply, undo) in enumerate(plan.windows(target), start=1):
             x = np.ascontiguousarray(apply(read(*box).astype(dtype, copy=False))[None])  # (1, wh, ww, C)
             size = x.shape[1:3]
@@ -303,6 +305,13 @@ def _checked(model: Network, image: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if not np.isfinite(image).all():
         raise UserError("image: holds NaN or infinite values; replace them first")
     return image.astype(dtype, copy=False)
+
+
+def fixed_weights(model: Network) -> AbstractContextManager[None]:
+    """The model's weights stay as they are inside of the block: a GPU packs filters once and not for each tile."""
+    device = getattr(backends.get(), "capacity", None)
+    limit = kept.LIMIT if device is None else min(kept.LIMIT, device() // 8)
+    return backends.fixed_weights([p.data for p in model.parameters()], limit)
 
 
 @contextmanager

@@ -187,8 +187,8 @@ FAULTS = {  # file of the ladder, what is replaced (once) and by what
     "results of the last pixel": ("5_double_buffer", "if (p >= pixels) continue;", "if (p >= pixels - 1) continue;"),
     "the tap's column": (
         "4_register_tile",
-        "v = tap % KW * dw;\n        for",
-        "v = (KW - 1 - tap % KW) * dw;\n        for",
+        "v = chunk.v * dw, c0",
+        "v = (KW - 1 - chunk.v) * dw, c0",
     ),
 }
 
@@ -297,11 +297,23 @@ def test_the_rule_on_layers():
         assert choose.rule(row, p, "tf32", 80) == "7_tensor_tf32"
         assert choose.rule(row, p, "bf16", 90) == choose.rule(row, p, "fp16", 86) == "8_tensor_half"
     assert choose.rule("conv2d", sized(1, 284, 64, 128, dtype=F64), "bf16", 90) == "4_register_tile"
-    assert choose.rule("conv2d", sized(1, 572, 1, 64), "default", 90) == "3_shared_tile"
-    assert choose.rule("conv2d_grad_w", sized(1, 572, 1, 64), "default", 90) == "2_coalesced"
-    assert (
-        choose.rule("conv2d", sized(1, 572, 3, 64, kernel=31), "default", 90) == "2_coalesced"
-    )  # no room for the halo
+
+
+def test_the_rule_at_the_ends_of_a_network():
+    for precision, architecture in (("default", 75), ("strict", 90), ("tf32", 80), ("bf16", 90)):
+        for first in (sized(1, 572, 1, 64), sized(1, 224, 3, 64), sized(1, 224, 3, 64, kernel=7, stride=2)):
+            assert choose.rule("conv2d", first, precision, architecture) == "9_few_in"
+            assert choose.rule("conv2d_grad_w", first, precision, architecture) == "9_few_in"
+            assert choose.rule("conv2d_grad_x", first, precision, architecture) == "10_few_out"
+        for classes in (1, 2, 8):
+            head = sized(1, 388, 64, classes, kernel=1)
+            assert choose.rule("conv2d", head, precision, architecture) == "10_few_out"
+            assert choose.rule("conv2d_grad_w", head, precision, architecture) == "10_few_out"
+            assert choose.rule("conv2d_grad_x", head, precision, architecture) == "9_few_in"
+    assert choose.rule("conv2d", sized(1, 388, 64, 9, kernel=1), "default", 90) == "5_double_buffer"
+    assert choose.rule("conv2d", sized(1, 284, 8, 64), "default", 90) == "5_double_buffer"  # 72 terms
+    assert choose.rule("conv2d", sized(1, 572, 3, 64, kernel=31), "default", 90) == "2_coalesced"  # no room for a halo
+    assert choose.rule("conv2d_grad_w", sized(1, 572, 3, 64, kernel=61), "default", 90) == "5_double_buffer"
 
 
 def test_a_step_that_does_not_exist_or_cannot():

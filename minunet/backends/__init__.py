@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from minunet.backends.kept import fixed_weights, forget  # noqa: F401
 from minunet.contract import ROWS, Row, Spec
 from minunet.errors import UsageError, UserError
 
@@ -127,6 +128,7 @@ def to_numpy(array: Any) -> np.ndarray:
 
 def write(array: Any, values: Any) -> None:
     """array[...] = values, from a NumPy array or a number, wherever `array` lies; converted to its dtype."""
+    forget()
     if isinstance(array, np.ndarray):
         array[...] = values
     else:
@@ -239,6 +241,7 @@ def call(name: str, *inputs: Any, out: tuple[Any, ...] | None = None, **options:
             for array in outputs:
                 array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min)
     else:
+        forget()
         outputs = out
         _check_out(row, work.outputs, out, inputs, getattr(backend, "overlap", np.may_share_memory))
     passed = {k: v for k, v in options.items() if k not in row.shape_only} if row.shape_only else options

@@ -2,6 +2,16 @@
 
 `LADDER` is the table of steps, `rule` the choice by pass, shape, dtype, precision and architecture. A step that cannot
 do a shape is never chosen; another one, lower on the ladder, always can.
+
+Why `rule` chooses as it does; computed for an H100 or H200 and float32, not measured. Plain multiply-adds: 128 a clock
+and multiprocessor; mma.sync: about 600 in tf32, 1200 in 16 bits; a result written at 4.3 TB/s leaves time for 31.
+- 9_few_in, few channels summed over: other steps cut the sum into chunks of 16 (32) channels, mostly zeros then: 1
+  channel would use 1/16 of tf32's 600. Up to 36 terms a result the arrays' bytes bind anyway, whatever multiplies.
+- 10_few_out, few results: a tile is 64 columns wide, 2 classes are 1/32 of it, 8 are 1/8: of tf32's 600, 75. Lanes that
+  split the sum reach about 80 of the 128.
+- grad_w of few x few channels: the same for tiles of 64 x 64; 9_few_in and 10_few_out read the large array once.
+- Winograd from 32 channels: a quarter of the multiply-adds pays for the transforms' traffic.
+- Few pixels and long sums: conv_parts.py splits the sum where that takes fewer clocks.
 """
 
 from __future__ import annotations
@@ -17,6 +27,7 @@ import numpy as np
 from minunet import backends
 from minunet.backends.cuda import (
     conv_coalesced,
+    conv_few,
     conv_naive,
     conv_phases,
     conv_shared_tile,
@@ -39,6 +50,7 @@ class Step:
 
     forward, grad_x, grad_w : None where its idea does not apply
     fits       : whether a problem's phases (conv_phases.py) can be done, for forward and grad_x
+    fits_w     : whether a problem can be done, for grad_w
     precisions : under which of `minunet.precision` its result is what was asked for
     least      : the oldest architecture, 10 major + minor
     double     : whether it is meant for float64 as well
@@ -51,6 +63,7 @@ class Step:
     grad_x: Pass | None
     grad_w: Pass | None
     fits: Callable[[Phase], bool] = lambda phase: True
+    fits_w: Callable[[Problem], bool] = lambda problem: True
     precisions: tuple[str, ...] = FULL
     least: int = 75
     double: bool = True
@@ -69,7 +82,7 @@ class Step:
     def can(self, row: str, p: Problem, architecture: int = 1000) -> bool:
         if row not in self.passes() or architecture < self.least or (p.dtype != F32 and not self.double):
             return False
-        return row == "conv2d_grad_w" or all(map(self.fits, phases(row, p)))
+        return self.fits_w(p) if row == "conv2d_grad_w" else all(map(self.fits, phases(row, p)))
 
 
 def phases(row: str, p: Problem) -> list[Phase]:
@@ -133,6 +146,20 @@ STEPS = (
         tiled=True,
         shared=partial(conv_tensor.shared, conv_tensor.HALF),
     ),
+    Step(
+        "9_few_in",
+        *_each(conv_few.convolve_in),
+        conv_few.grad_w_in,
+        fits=conv_few.fits_in,
+        fits_w=conv_few.fits_in_w,
+    ),
+    Step(
+        "10_few_out",
+        *_each(conv_few.convolve_out),
+        conv_few.grad_w_out,
+        fits=conv_few.fits_out,
+        fits_w=conv_few.fits_out_w,
+    ),
 )
 LADDER: dict[str, Step] = {step.name: step for step in STEPS}
 FEW = 8  # channels summed over, below which a tile of 16 would be mostly zeros
@@ -157,11 +184,13 @@ def use_step(name: str) -> Iterator[None]:
 
 def rule(row: str, p: Problem, precision: str, architecture: int) -> str:
     """The name of the step for this pass, shape, dtype, precision and architecture."""
-    summed = {"conv2d": p.C, "conv2d_grad_x": p.O, "conv2d_grad_w": p.C}[row]
     if row == "conv2d_grad_w":
-        wanted = ["2_coalesced"] if p.KH * p.KW * p.C <= 32 else []
+        wanted = ["9_few_in", "10_few_out"]
+        wanted += ["2_coalesced"] if p.KH * p.KW * p.C <= 32 else []
     else:
-        wanted = ["3_shared_tile", "2_coalesced"] if summed < FEW else []
+        wanted = ["9_few_in"] if all(map(conv_few.pays_in, phases(row, p))) else []
+        wanted += ["10_few_out"]
+        wanted += ["3_shared_tile", "2_coalesced"] if (p.C if row == "conv2d" else p.O) < FEW else []
     wanted += [step.name for step in STEPS if precision in step.precisions and precision not in FULL]
     if precision == "default" and row != "conv2d_grad_w" and all(map(conv_winograd.pays, phases(row, p))):
         wanted.append("6_winograd")

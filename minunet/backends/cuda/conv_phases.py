@@ -6,6 +6,7 @@ read, and where the results lie; a `Phase` says that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from minunet.backends.cuda.conv_problem import Problem
 from minunet.backends.cuda.launch import Device, ceil_div, flat_grid, launch
+from minunet.backends.kept import keep
 
 PACK = "conv/pack.cu"
 THREADS = 256
@@ -151,7 +153,20 @@ def turned(size: int, kernel: int, stride: int, before: int, dilation: int) -> l
 def pack_by_k(device: Device, phase: Phase, k_multiple: int = 1, f_multiple: int = 1) -> Any:
     """The filter as (taps, Kp, Fp), zeros up to these multiples."""
     kp, fp = ceil_div(phase.K, k_multiple) * k_multiple, ceil_div(phase.F, f_multiple) * f_multiple
-    packed = device.empty((phase.taps, kp, fp), phase.dtype)
-    arguments = (packed, phase.w, packed.size, phase.columns.taps, phase.K, kp, phase.F, fp, *phase.filter)
-    launch(device, PACK, "pack_by_k", phase.dtype, flat_grid(packed.size), THREADS, *arguments)
-    return packed
+
+    def pack() -> Any:
+        packed = device.empty((phase.taps, kp, fp), phase.dtype)
+        arguments = (packed, phase.w, packed.size, phase.columns.taps, phase.K, kp, phase.F, fp, *phase.filter)
+        launch(device, PACK, "pack_by_k", phase.dtype, flat_grid(packed.size), THREADS, *arguments)
+        return packed
+
+    return keep_filter(device, phase, ("pack_by_k", kp, fp), pack)
+
+
+def keep_filter(device: Device, phase: Phase, form: tuple, make: Callable[[], Any]) -> Any:
+    """make(): what a step makes of the phase's filter, from the last call where weights are fixed (`kept.py`).
+
+    form : the step's name for it, and its sizes
+    """
+    taps = (phase.rows.taps, phase.columns.taps)
+    return keep(phase.w, (device.name, *taps, phase.filter, *form), make)

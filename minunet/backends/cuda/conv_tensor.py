@@ -8,7 +8,7 @@ import numpy as np
 
 from minunet import backends
 from minunet.backends.cuda import conv_parts, conv_phases, conv_tiles
-from minunet.backends.cuda.conv_phases import PACK, THREADS, Phase
+from minunet.backends.cuda.conv_phases import PACK, THREADS, Phase, keep_filter
 from minunet.backends.cuda.conv_problem import Problem
 from minunet.backends.cuda.conv_split import split_sum, splits
 from minunet.backends.cuda.launch import Device, aligned, ceil_div, flat_grid, launch
@@ -30,12 +30,16 @@ def shared(file: str, kernel: str, tile: tuple[int, int]) -> int:
 def pack_by_n(device: Device, file: str, phase: Phase, across: int, *fp16: int) -> tuple[Any, int]:
     """The filter as (Fp, taps, Kp), rounded, zeros up to whole tiles; and Kp."""
     kp, fp = ceil_div(phase.K, BK[file]) * BK[file], ceil_div(phase.F, across) * across
-    packed = device.empty((fp, phase.taps, kp), np.float32 if file == TF32 else np.uint16)
     kernel = "pack_by_n_tf32" if file == TF32 else "pack_by_n_half"
-    sizes = (packed.size, phase.taps, phase.columns.taps, phase.K, kp, phase.F)
-    grid = flat_grid(packed.size)
-    launch(device, PACK, kernel, phase.dtype, grid, THREADS, packed, phase.w, *sizes, *phase.filter, *fp16)
-    return packed, kp
+
+    def pack() -> Any:
+        packed = device.empty((fp, phase.taps, kp), np.float32 if file == TF32 else np.uint16)
+        sizes = (packed.size, phase.taps, phase.columns.taps, phase.K, kp, phase.F)
+        grid = flat_grid(packed.size)
+        launch(device, PACK, kernel, phase.dtype, grid, THREADS, packed, phase.w, *sizes, *phase.filter, *fp16)
+        return packed
+
+    return keep_filter(device, phase, (kernel, kp, fp, *fp16), pack), kp
 
 
 def to_half(device: Device, x: Any, bf16: int) -> Any:

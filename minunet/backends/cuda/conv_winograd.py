@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minunet.backends.cuda import conv_tiles
-from minunet.backends.cuda.conv_phases import THREADS, Phase
+from minunet.backends.cuda.conv_phases import THREADS, Phase, keep_filter
 from minunet.backends.cuda.launch import Device, ceil_div, launch
 
 FILE = "conv/6_winograd.cu"
@@ -28,9 +30,14 @@ def convolve(device: Device, phase: Phase) -> None:
     tiles = phase.x.shape[0] * down * across
     rows, columns = conv_tiles.tile(tiles * PRODUCTS, phase.F, phase.dtype)
     kp, fp = ceil_div(phase.K, BK) * BK, ceil_div(phase.F, columns) * columns
-    filters = device.empty((PRODUCTS, kp, fp), phase.dtype)
-    arguments = (filters, phase.w, phase.K, kp, phase.F, fp, *phase.filter)
-    launch(device, FILE, "winograd_filters", phase.dtype, ceil_div(kp * fp, THREADS), THREADS, *arguments)
+
+    def transform() -> Any:
+        filters = device.empty((PRODUCTS, kp, fp), phase.dtype)
+        arguments = (filters, phase.w, phase.K, kp, phase.F, fp, *phase.filter)
+        launch(device, FILE, "winograd_filters", phase.dtype, ceil_div(kp * fp, THREADS), THREADS, *arguments)
+        return filters
+
+    filters = keep_filter(device, phase, ("winograd_filters", kp, fp), transform)
 
     most = max(1, WORKSPACE // (PRODUCTS * (kp + fp) * phase.dtype.itemsize * rows)) * rows
     padded = min(most, ceil_div(tiles, rows) * rows)
