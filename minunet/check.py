@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from minunet.errors import UserError
 
 PACKAGES = ("numpy", "scipy", "numba", "pillow", "tqdm", "safetensors", "tifffile")
 OLDEST_PYTHON = (3, 11)
+LITTLE = 1 << 30  # bytes of a GPU's memory with which hardly a network trains
 
 
 class Finding(NamedTuple):
@@ -73,7 +74,24 @@ def cuda() -> Iterator[Finding]:
         yield Finding(True, "NVRTC", f"{version[0]}.{version[1]}, {path}")
     else:
         yield Finding(False, "NVRTC", f"{nvrtc.library()[1]}; {nvrtc.REMEDY}")
+    if backend.available():
+        yield from _usable(backend)
     yield _kernel("cuda")
+
+
+def _usable(backend: Any) -> Iterator[Finding]:
+    """What shows only when the GPU is used."""
+    try:
+        why = backend.headers()
+        yield Finding(not why, "CUDA headers", why or "CuPy compiles its own kernels")
+        room = backend.capacity() if not why else None
+    except (UserError, RuntimeError) as error:  # too little memory even for this
+        yield Finding(False, "memory", cli.one_line(error))
+        return
+    if room is not None:
+        few = room < LITTLE
+        remedy = "; end other programs on the GPU, or train with a small --width, --batch and --tile" if few else ""
+        yield Finding(not few, "memory", f"{room / 2**30:.1f} GiB free for arrays{remedy}")
 
 
 def cuda_host() -> Iterator[Finding]:

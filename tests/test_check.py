@@ -10,6 +10,7 @@ import pytest
 from minunet import check
 from minunet.backends import cuda, cuda_host
 from minunet.backends.cuda import driver
+from minunet.errors import DeviceMemoryError
 
 
 def lines(capsys) -> dict[str, tuple[str, str]]:
@@ -58,6 +59,37 @@ def test_devices_are_listed_and_old_ones_marked(capsys, monkeypatch):
     assert "supports CUDA 13.0" in printed
     assert "NVIDIA H200, sm_90, 150.0 GiB\n" in printed
     assert "NVIDIA TITAN X, sm_52, 12.0 GiB; the kernels need sm_75 or newer\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("why", "room", "expected"),
+    [
+        ("", 3 << 30, {"CUDA headers": "ok", "memory": "ok"}),
+        ("", 1 << 20, {"CUDA headers": "ok", "memory": "missing"}),
+        ("no headers; install them", 3 << 30, {"CUDA headers": "missing"}),
+        ("", DeviceMemoryError("the GPU's memory is full"), {"CUDA headers": "ok", "memory": "missing"}),
+    ],
+)
+def test_what_shows_only_in_use(capsys, monkeypatch, why, room, expected):
+    """Headers that CuPy misses; a GPU whose memory others hold."""
+
+    def capacity():
+        if isinstance(room, Exception):
+            raise room
+        return room
+
+    monkeypatch.setattr(driver, "find", lambda: (None, "no NVIDIA driver was found; install it"))
+    monkeypatch.setattr(cuda, "available", lambda: True)
+    monkeypatch.setattr(cuda, "headers", lambda: why)
+    monkeypatch.setattr(cuda, "capacity", capacity)
+    monkeypatch.setattr(check, "_kernel", lambda name: check.Finding(True, f"{name} kernel", "runs"))
+    assert check.main(["cuda"]) == 1, "there is no driver"
+    found = lines(capsys)
+    assert {what: found[what][0] for what in ("CUDA headers", "memory") if what in found} == expected
+    if why:
+        assert found["CUDA headers"][1] == why
+    if room == 1 << 20:
+        assert "end other programs on the GPU" in found["memory"][1]
 
 
 def test_a_missing_package_and_a_cache_that_cannot_be_written(capsys, monkeypatch, tmp_path):

@@ -21,7 +21,9 @@ from minunet.backends.cuda.sources import Parameter, Program
 from minunet.errors import DeviceMemoryError, UserError
 
 name = "cuda"
+HEADERS = "install CUDA's headers: pip install nvidia-cuda-runtime nvidia-cuda-crt, or nvidia-cuda-runtime-cu12"
 OLDEST = 75  # Turing: what NVRTC 13 still compiles for
+OUT_OF_MEMORY = 2  # CUDA's error code, of the runtime and of the driver
 NULL = np.uint64(0)  # a missing array; CuPy would pass None as an argument that does not exist
 
 
@@ -72,6 +74,24 @@ def reason() -> str:
     return ""
 
 
+@lru_cache(maxsize=1)
+def headers() -> str:
+    """Why CuPy cannot compile its own small kernels (fill, sums of arrays); empty where it can.
+
+    It compiles them as they are first used, with headers of CUDA that its package does not bring.
+    """
+    module = cupy()[0]
+    try:
+        with full():
+            module.empty((1,), np.float32).fill(0.5)
+    except UserError:
+        raise
+    except Exception as error:  # CuPy's CompileException, NVRTC's error, a header that is not found: no common class
+        said = " ".join(str(error).split())
+        return f"CuPy cannot compile a kernel of its own ({said[:160]}); {HEADERS}"
+    return ""
+
+
 def available() -> bool:
     """Whether there is a GPU, and CuPy and NVRTC to use it."""
     return reason() == ""
@@ -100,8 +120,9 @@ def __getattr__(attribute: str) -> Any:
 
 
 def _cupy() -> Any:
-    if not available():
-        raise UserError(f"backend 'cuda': {reason()}")
+    why = reason() or headers()
+    if why:
+        raise UserError(f"backend 'cuda': {why}")
     return cupy()[0]
 
 
@@ -135,20 +156,32 @@ def capacity() -> int:
 
 @contextmanager
 def full() -> Iterator[None]:
-    """CuPy's error for a memory that is full as one for the user."""
+    """CuPy's and CUDA's errors for a memory that is full as one for the user."""
+    cuda = cupy()[0].cuda
     try:
         yield
-    except cupy()[0].cuda.memory.OutOfMemoryError as error:
+    except cuda.memory.OutOfMemoryError as error:
+        raise DeviceMemoryError(f"the GPU's memory is full ({error})") from error
+    except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+        if error.status != OUT_OF_MEMORY:
+            raise
         raise DeviceMemoryError(f"the GPU's memory is full ({error})") from error
 
 
 @cache
 def _function(program: Program, kernel: str, shared: int, architecture: str) -> Any:
     """A loaded kernel, allowed `shared` bytes of dynamic shared memory where that is more than it has by itself."""
-    module = _cupy().RawModule(path=str(nvrtc.cubin(program, architecture)))
-    function = module.get_function(kernel)
-    if shared > 48 * 1024:
-        function.max_dynamic_shared_size_bytes = shared
+    module, file = _cupy(), nvrtc.cubin(program, architecture)
+    try:
+        with full():
+            function = module.RawModule(path=str(file)).get_function(kernel)
+            if shared > 48 * 1024:
+                function.max_dynamic_shared_size_bytes = shared
+    except module.cuda.driver.CUDADriverError as error:
+        raise UserError(
+            f"{program.file}: {kernel}, compiled for {architecture}, cannot be loaded ({error}); update the driver, or"
+            f" remove {file}, which is then made again"
+        ) from error
     return function
 
 
