@@ -21,6 +21,7 @@ from minunet.predict import RECORD
 from minunet.prediction.results import read_palette
 from minunet.prediction.stores import ENDINGS
 from minunet.prediction.work import Job, predict_file
+from minunet.tiled import fixed_weights
 
 PIPE = "-"
 STDIN = "stdin"  # what results of standard input are called
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(backends.use_backend(backends.require(cli.backend(vars(args)) or backends.get().name)))
         stack.enter_context(backends.precision(args.precision or backends.asked_precision()))
         job = _job(args, classes)
+        stack.enter_context(fixed_weights(job.saved.model))
         if piped:
             job.tell, job.result = _on_stderr, args.result
         folder.mkdir(parents=True, exist_ok=True)
