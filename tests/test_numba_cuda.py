@@ -96,8 +96,12 @@ def test_conformance_under_the_simulator(simulations):
 
 ROOM = HERE.parent / "kernels"
 # Kernels whose twin has another name. The twin's convolution makes grad_x phase by phase with its forward kernel; its
-# lrn keeps s in a workspace, where Numba's keeps what each element gives to its neighbours.
+# lrn keeps s in a workspace, where Numba's keeps what each element gives to its neighbours; a plain cut is a deformation
+# without nodes.
 TWINS = {
+    "augment.cut": "deform",
+    "augment.cut_labels": "deform_nearest",
+    "augment.deform_labels": "deform_nearest",
     "conv_2_shared_tile.conv2d_grad_x": "conv2d",
     "conv_3_register_gemm.conv2d_grad_x": "conv2d",
     "norm_local.lrn_share": "lrn_scale",

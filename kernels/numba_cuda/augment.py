@@ -14,8 +14,6 @@ Twin     kernels/cuda/augment.cu
 
 from __future__ import annotations
 
-import math
-
 from numba import cuda
 
 
@@ -72,6 +70,13 @@ def _source(nodes, row, column, h, w):
 
 
 @cuda.jit(device=True)
+def _floor(a):
+    """The integer at or below `a`; math.floor gives a float on the GPU, which is no index."""
+    low = int(a)
+    return low - 1 if low > a else low
+
+
+@cuda.jit(device=True)
 def _nearness(f, cubic):
     """Weights of the pixels at -1, 0, 1, 2 for a place at 0 <= f < 1: Keys' cubic, a = -1/2, or linear."""
     if not cubic:
@@ -109,7 +114,7 @@ def deform(y, x, places, nodes, cubic):
         for j in range(j0, OW, js):
             r, q = _shown(places[n], i, j, OH, OW)
             at_row, at_column = _source(nodes[n], _mirrored(r, H), _mirrored(q, W), H, W)
-            top, left = math.floor(at_row), math.floor(at_column)
+            top, left = _floor(at_row), _floor(at_column)
             down, across = _nearness(at_row - top, cubic), _nearness(at_column - left, cubic)
             for c in range(c0, C, cs):
                 total = 0.0
@@ -151,7 +156,7 @@ def deform_labels(y, labels, places, nodes, outside):
             label = outside
             if 0 <= r < H and 0 <= q < W:
                 at_row, at_column = _source(nodes[n], r, q, H, W)
-                r, q = math.floor(at_row + 0.5), math.floor(at_column + 0.5)
+                r, q = _floor(at_row + 0.5), _floor(at_column + 0.5)
                 if 0 <= r < H and 0 <= q < W:
                     label = labels[places[n, 0], r, q]
             y[n, i, j, 0] = label
