@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from minunet import checkpoint, models
+from minunet import checkpoint, models, record
 from minunet.errors import UsageError, UserError
 from minunet.listing import legal_sizes, parameters
 
@@ -135,6 +135,7 @@ def export(options: Mapping[str, Any]) -> int:
     if len(outs) == 2 and len({out.resolve() for out in outs.values()}) == 1:
         raise UsageError(f"--safetensors {options['safetensors']}: is the file of --onnx too; name another one")
     saved = checkpoint.load(path)
+    record.check(path, saved.extra, saved.model)
     for kind, write in ("onnx", _onnx), ("safetensors", _safetensors):
         if kind in outs:
             print(f"{outs[kind]}: written; {write(saved, outs[kind], options)}")
@@ -166,7 +167,7 @@ def _plain(value: Any) -> str:
 def _trained_size(saved: checkpoint.Checkpoint) -> tuple[int, int] | None:
     """The size of the images in training, where the checkpoint says so and the network takes it."""
     tile = _mapping(saved.extra.get("config")).get("tile")
-    size = saved.extra.get("size") or ([tile, tile] if tile else None)
+    size = saved.extra.get("size") or ([tile, tile] if record.whole(tile, 1) else None)
     legal = size is not None and all(saved.model.trace(n) is not None for n in size)
     return tuple(size) if legal else None
 

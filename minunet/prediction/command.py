@@ -13,12 +13,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from minunet import __version__, backends, checkpoint, cli
+from minunet import __version__, backends, checkpoint, cli, record
 from minunet.data.images import list_images
 from minunet.errors import UsageError, UserError
 from minunet.files import atomic_write
 from minunet.predict import RECORD
-from minunet.prediction.results import read_palette
+from minunet.prediction.results import read_palette, spoken
 from minunet.prediction.stores import ENDINGS
 from minunet.prediction.work import Job, predict_file
 from minunet.tiled import fixed_weights
@@ -128,6 +128,7 @@ def _identity(path: Path) -> Any:
 def _job(args: argparse.Namespace, classes: list[int]) -> Job:
     """What to do, as the checkpoint allows it. Raises UsageError for options that do not fit it."""
     saved = checkpoint.load(args.checkpoint)
+    record.check(args.checkpoint, saved.extra, saved.model)
     n_classes = max(2, saved.model.config["n_classes"])  # one output is P(class 1)
     if max(classes) >= n_classes:
         raise UsageError(f"--classes {args.classes}: {args.checkpoint} has the classes 0 to {n_classes - 1}")
@@ -202,14 +203,16 @@ def _received(stack: ExitStack) -> str:
 
 
 def _to_stdout(kind: str, done: Sequence[dict[str, Any]]) -> None:
-    """The bytes of one result. Raises UsageError where there is none of that kind."""
+    """The bytes of one result."""
     for entry in done:
-        names = {k.replace("probability 1", "probability"): path for k, path in entry["written"].items()}
-        if kind not in names:
-            raise UsageError(f"--result {kind}: there is {', '.join(names)}")
+        names = {spoken(k): path for k, path in entry["written"].items()}
         with open(names[kind], "rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+            try:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _on_stderr(line: str) -> None:

@@ -19,6 +19,15 @@ CLASS_WEIGHTED = ("ce", "bce", "bce+dice", "ohem")  # take --class-weights
 ONE_LOGIT = ("bce", "bce+dice", "focal", "mse", "mae", "smooth_l1")  # of two classes: the logit of the second
 
 
+KINDS = {  # annotations of Config's fields
+    "int": lambda v: isinstance(v, int),
+    "float": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and -1e300 < v < 1e300,
+    "str": lambda v: isinstance(v, str),
+    "dict[str, Any]": lambda v: isinstance(v, dict) and all(isinstance(k, str) for k in v),
+    "None": lambda v: v is None,
+}
+
+
 def setting(default: Any, text: str, choices: tuple[str, ...] | None = None, at_least: float | None = None) -> Any:
     """A field of Config with the help text and the range of its command-line option."""
     return field(default=default, metadata={"help": text, "choices": choices, "at_least": at_least})
@@ -102,6 +111,8 @@ class Config:
         for f in fields(self):
             value, low, choices = getattr(self, f.name), f.metadata["at_least"], f.metadata["choices"]
             option = "--" + f.name.replace("_", "-")
+            if not any(KINDS[kind](value) for kind in f.type.split(" | ")):
+                raise UserError(f"{option} {ascii(value)[:60]}: is of the wrong kind; give {f.type.split(' | ')[0]}")
             if choices is not None and value is not None and value not in choices:
                 raise UserError(f"{option} {value}: is not known; choose one of {', '.join(choices)}")
             if low is not None and value is not None and not value >= low:

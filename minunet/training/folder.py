@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 
 import minunet
-from minunet import backends, checkpoint
+from minunet import backends, checkpoint, record
 from minunet.errors import UserError
 from minunet.files import atomic_write, remove_left_over, second_name
 from minunet.training.config import Config
@@ -83,7 +83,8 @@ def save(folder: Path, trainer: Trainer) -> None:
     checkpoint.save(folder / CHECKPOINT, trainer.model, optimizer=trainer.optimizer, extra=extra)
     keep_best(folder / CHECKPOINT, trainer.state)
     with atomic_write(folder / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *trainer.judge.columns, "data"], restval="")
+        columns = [*COLUMNS, *trainer.judge.columns, "data"]
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
         writer.writeheader()
         label = "SYNTHETIC" if trainer.data.synthetic else trainer.data.name
         writer.writerows({**row, "data": label} for row in trainer.state.log)
@@ -121,13 +122,32 @@ def find_checkpoint(where: str) -> Path:
 def resume(file: Path) -> tuple[Config, State, checkpoint.Checkpoint]:
     """Config, State and weights of a run that was stopped. Raises UserError for a checkpoint of something else."""
     saved = checkpoint.load(file)
+    record.check(file, saved.extra, saved.model)
     try:
-        config, state = Config(**saved.extra["config"]), State(**saved.extra["state"])
+        config, told = Config(**saved.extra["config"]), saved.extra["state"]
+        record.check_state(file, told)
+        state = State(**told)
     except (KeyError, TypeError) as error:
         raise UserError(f"{file}: is no checkpoint of `minunet train` ({error}); it cannot be resumed") from error
+    except UserError as error:
+        raise error if str(error).startswith(f"{file}: ") else UserError(f"{file}: {error}") from error
     if saved.optimizer_state is None:
         raise UserError(f"{file}: has weights but no optimiser state; it can predict, but not resume")
+    network = saved.model.config
+    wanted = {"model": config.model, **config.model_arguments()}
+    differs = [k for k, v in network.items() if k in wanted and _json(v) != _json(wanted[k])]
+    if differs:
+        k = differs[0]
+        raise UserError(
+            f"{file}: its network has {k} {record.brief(network[k])}, and its settings say {record.brief(wanted[k])};"
+            f" {record.REMEDY}"
+        )
     return config, state, saved
+
+
+def _json(value: Any) -> str:
+    """A value as JSON has it: tuples are lists."""
+    return json.dumps(value, sort_keys=True)
 
 
 def write_results(folder: Path, trainer: Trainer, verdict: Verdict, threads: int) -> dict[str, Any]:

@@ -66,13 +66,18 @@ def resume(where: str, options: Options) -> int:
     """Go on with the run in folder `where`. Returns the exit code."""
     file = run_folder.find_checkpoint(where)
     config, state, saved = run_folder.resume(file)
-    options = options._replace(threads=options.threads or min(saved.extra["threads"], _cores()))
+    try:
+        if config.tile:
+            plan_window(config, (config.tile, config.tile), saved.model)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+    options = options._replace(threads=options.threads or min(saved.extra.get("threads", _cores()), _cores()))
     options = _prepare(options, saved.extra)
     data = load_data(config, options.data_dir)
-    expected = saved.extra["data"]
-    if data.sha256 != expected["sha256"]:
+    expected = saved.extra.get("data", {})
+    if data.sha256 != expected.get("sha256"):
         raise UserError(
-            f"{file}: was trained on other pixels ({expected['source']}), and these are {data.source};"
+            f"{file}: was trained on other pixels ({expected.get('source')}), and these are {data.source};"
             " name the folder of the first data with --data"
         )
     print(f"resuming {file} at step {state.step}")
@@ -146,7 +151,7 @@ def _run(
         model.to(options.backend)
         trainer = Trainer(config, data, parts, model, state, lambda t: run_folder.save(where, t))
         if optimizer_state is not None:
-            trainer.optimizer.load_state_dict(optimizer_state)
+            _restore(trainer, optimizer_state, where)
         _announce(trainer, where)
         try:
             with _bar(trainer, options.quiet) as bar:
@@ -155,13 +160,24 @@ def _run(
             raise UserError(f"{error}; {_advice(config, where)}") from error
         except DeviceMemoryError as error:
             slots = len(trainer.optimizer.slots)
-            remedy = fitting(config, model, trainer.plan.seen, slots, backends.get().capacity())
+            room = backends.get().capacity() - trainer.sampler.on_device
+            remedy = fitting(config, model, trainer.plan.seen, slots, room)
             raise UserError(f"{error.what}; {remedy}") from error
         if trainer.stopped:
             print(f"saved at step {state.step}; go on with: minunet train --resume {where}")
             return 130
         _finish(trainer, where, options.quiet)
     return 0
+
+
+def _restore(trainer: Trainer, state: dict[str, np.ndarray], where: Path) -> None:
+    """The optimiser as it was. Raises UserError where the state is not one of this network's."""
+    try:
+        trainer.optimizer.load_state_dict(state)
+    except (ValueError, LookupError, OverflowError) as error:
+        raise UserError(
+            f"{where / run_folder.CHECKPOINT}: cannot be resumed, {error}; take a checkpoint as minunet train wrote it"
+        ) from error
 
 
 def _parts(config: Config, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -186,6 +202,8 @@ def _announce(trainer: Trainer, where: Path) -> None:
     print(f"network: {run_folder.network(trainer)}; budget: {budget}; output: {where}")
     if trainer.plan.note:
         print(f"sizes: {trainer.plan.note}")
+    if trainer.sampler.note:
+        print(f"memory: {trainer.sampler.note}")
     if trainer.model.config["n_classes"] == 1:
         zero, one = data.classes
         print(f"loss: {config.loss} of one output a pixel, the logit of class 1 ({one}) against 0 ({zero})")

@@ -143,7 +143,7 @@ def _scores(verdict: Verdict | None) -> str:
     """The cells' scores with their thresholds and parts; "" for others, of which the cards say it all."""
     cells = {} if verdict is None else verdict.scores
     rows = [
-        (NAMES[k][0], v["value"], f"{v['threshold']:.1f}", v["split"], v["merge"])
+        (NAMES[k][0], *(v[part] for part in ("value", "threshold", "split", "merge")))
         for k, v in cells.items()
         if isinstance(v, dict) and "threshold" in v
     ]
