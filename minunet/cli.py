@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minunet.errors import UsageError, UserError
+from minunet.errors import UsageError, UserError, reason, remedy
 
 PRECISIONS = ("default", "strict", "tf32", "bf16", "fp16")  # minunet.backends has them too, and takes NumPy to load
 
@@ -49,7 +49,7 @@ def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[st
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         code = command(argv) or 0
-        sys.stdout.flush()
+        _flush()
         return code
     except BrokenPipeError:  # `minunet ... | head`: the reader left, which is no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,9 +64,22 @@ def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[st
         return getattr(error, "exit_code", 1)
 
 
+def _flush() -> None:
+    """Bring to standard output what was printed, so that a disk that it goes to and that is full is noticed."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with open(os.devnull, "wb") as nowhere:  # else the interpreter complains again when it ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise OSError(error.errno, reason(error), "standard output") from error
+
+
 def one_line(error: BaseException) -> str:
-    """The message of `error` on one line; an OSError names its file and reason."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    """The message of `error` on one line; an OSError names its file, if it has one, the reason and the remedy."""
+    if isinstance(error, OSError) and error.errno is not None:
+        file = "" if error.filename is None else f"{error.filename}: "
+        return f"{file}{reason(error)}{remedy(error)}"
     text = " ".join(str(error).split())
     return text or type(error).__name__

@@ -5,6 +5,29 @@ Every such error is one line: the file or argument, what is wrong with it, and t
 
 from __future__ import annotations
 
+import errno
+import os
+
+REMEDIES = {
+    errno.ENOSPC: "make room on that disk, or name a folder on another",
+    errno.EDQUOT: "make room in your quota, or name a folder on another disk",
+    errno.EFBIG: "name a folder where files may be larger",
+    errno.EROFS: "name a folder that can be written to",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+
+
+def reason(error: OSError) -> str:
+    """The system's words for what went wrong, without its number."""
+    return error.strerror or (os.strerror(error.errno) if error.errno else str(error)) or type(error).__name__
+
+
+def remedy(error: OSError) -> str:
+    """What to do about it, as the end of a line ("; make room ..."); "" where the system's words say it all."""
+    return f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+
 
 class UserError(ValueError):
     """Something the user gave cannot be used (exit code 1)."""

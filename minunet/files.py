@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from minunet.errors import UserError
+from minunet.errors import UserError, reason, remedy
 
 try:
     import fcntl
@@ -57,9 +57,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         tmp.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        if error.filename not in (None, str(tmp)):
+        if error.filename is not None and str(error.filename) != str(tmp):
             raise  # the block's own trouble with another file
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be written ({reason(error)}){remedy(error)}") from error
     finally:
         tmp.unlink(missing_ok=True)
         if held is not None:
@@ -85,7 +85,7 @@ def second_name(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> 
     try:
         tmp.replace(target)
     except OSError as error:
-        raise UserError(f"{other}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{other}: cannot be written ({reason(error)}){remedy(error)}") from error
     finally:
         tmp.unlink(missing_ok=True)
 

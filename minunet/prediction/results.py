@@ -114,6 +114,11 @@ class Results:
         return [TINTS[k % len(TINTS)] for k in range(self.n_classes)]
 
 
+def spoken(kind: str) -> str:
+    """What people call a kind of result: P(class 1) is the probability."""
+    return "probability" if kind == "probability 1" else kind
+
+
 def shown_range(x: np.ndarray) -> tuple[float, float]:
     """The values that are shown black and white: 0 and 255 of 8 bits, else all but the darkest and brightest percent,
     or all where so few pixels hold anything.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from minunet.data.images import write_png
-from minunet.errors import UserError
+from minunet.errors import UserError, reason, remedy
 
 ENDINGS = {"png": ".png", "tiff": ".tif", "npy": ".npy", "zarr": ".zarr"}
 CHUNK = 512  # rows and columns of a Zarr chunk
@@ -46,8 +46,8 @@ class RowStore:
         nbytes = math.prod(self.shape) * self.dtype.itemsize
         free = shutil.disk_usage(self.path.parent).free
         if nbytes > free:
-            reason = f"{os.strerror(errno.ENOSPC)}: {nbytes >> 10} KiB are needed, {free >> 10} are free; make room"
-            raise OSError(errno.ENOSPC, reason)
+            words = f"{os.strerror(errno.ENOSPC)}: {nbytes >> 10} KiB are needed, {free >> 10} are free"
+            raise OSError(errno.ENOSPC, words)
         if self.kind == "npy":
             with self.partial.open("wb") as file:
                 header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
@@ -218,7 +218,7 @@ def open_store(stem: Path, kind: str, shape: tuple[int, ...], dtype: Any, single
     except OSError as error:
         if not resume and kind != "zarr":
             unfinished(path, kind).unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be written ({reason(error)}){remedy(error)}") from error
 
 
 def finished(stem: Path, kind: str) -> Path:

@@ -16,9 +16,9 @@ from minunet.checkpoint import Checkpoint
 from minunet.cli import one_line
 from minunet.data.dataset import resize_map
 from minunet.data.reading import SectionFile
-from minunet.errors import UserError
+from minunet.errors import UsageError, UserError
 from minunet.prediction.progress import Progress, identity, weights_digest
-from minunet.prediction.results import Results
+from minunet.prediction.results import Results, spoken
 from minunet.prediction.stores import Store, finished, open_store, unfinished
 
 PNG_PIXELS = 1 << 26  # larger images become TIFF: a PNG is packed in memory
@@ -65,6 +65,8 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
     n_classes = max(2, model.config["n_classes"])  # one output is P(class 1)
     paint = bool(job.colours) and (job.painted or (S == 1 and n_classes > 2))
     results = Results(n_classes, job.classes, job.colours, saved.extra.get("labels"), job.overlay, paint)
+    if job.result is not None and job.result not in (names := [spoken(k) for k in results.kinds]):
+        raise UsageError(f"--result {job.result}: there is {', '.join(names)}")
     kind = job.format or ("tiff" if S > 1 or H * W > PNG_PIXELS else "png")
     plan, estimate = plan_within(job, source, results, kind)
     job.say_memory(estimate, plan.sides)
