@@ -146,11 +146,11 @@ def test_unet_of_raw_and_numba_kernels(dtype, monkeypatch):
 
         return run
 
-    for name in ("max_pool2d", "softmax_cross_entropy"):
+    for name in backends.MIXED:
         monkeypatch.setitem(numba_cuda.kernels, name, noted(name, numba_cuda.kernels[name]))
     results = network("cuda_host", dtype, backends.MIXED)
     near(results, network("reference", np.float64), 1e-4 if dtype == np.float32 else 1e-11)
-    assert seen == ["max_pool2d", "softmax_cross_entropy"]
+    assert seen == ["max_pool2d", "softmax_cross_entropy", "softmax_cross_entropy_grad", "scatter_by_index"]
 
 
 def test_a_preference_that_cannot_be_met():
