@@ -16,10 +16,12 @@ with contextlib.suppress(ImportError, OSError):
 with contextlib.suppress(ImportError, OSError):
     import ncnn  # noqa: F401
 
-from bench import ablation, isbi, report, trained
+from bench import ablation, isbi, report, scores, trained
 from minunet import cli
 from minunet.errors import UsageError
 from minunet.files import atomic_write
+
+WHAT = ("cpu", "isbi", "train", "ablation", "scores", "report")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,9 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     what = (
         "measure on the CPU; keep a finished run on ISBI as README's result; train by the recipes of bench/trained.py"
     )
-    what += " and keep the results; what the parts of U-Net's recipe bring; only rewrite the tables of README and docs;"
+    what += " and keep the results; what the parts of U-Net's recipe bring; how long scores and weight"
+    what += " maps take; only rewrite the tables of README and docs;"
     what += " `gpu`, see `python -m bench gpu --help`"
-    p.add_argument("what", nargs="?", choices=("cpu", "isbi", "train", "ablation", "report"), default="cpu", help=what)
+    p.add_argument("what", nargs="?", choices=WHAT, default="cpu", help=what)
     p.add_argument("names", nargs="*", metavar="NAME", help="train: the recipes (default: all)")
     p.add_argument("--run", metavar="DIR", default="runs/isbi", help="isbi: the run's output folder")
     p.add_argument("--quick", action="store_true", help="cpu: under two minutes, without the wide network")
@@ -52,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         trained.run(args.names)
     if args.what == "ablation":
         ablation.run()
-    if args.what in ("isbi", "train", "ablation", "report"):
+    if args.what == "scores":
+        scores.keep()
+    if args.what != "cpu":
         report.rewrite_readme()
         return 0
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from bench import ablation
 from bench.report import load
+from bench.scores import table as durations
 from bench.trained import RECIPES, machines
 
 # Published scores, with where they stand. None: the source does not give it.
@@ -101,4 +102,4 @@ def _end(r: dict[str, Any] | None, name: str) -> list[str]:
     return [f"\n{said}", f"\n    minunet train {RECIPES[name]}"]
 
 
-SECTIONS = {"isbi-30": isbi, "ablation": ablation.table, "camvid": camvid, "hela": hela}
+SECTIONS = {"isbi-30": isbi, "ablation": ablation.table, "camvid": camvid, "hela": hela, "scores": durations}

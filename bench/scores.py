@@ -1,0 +1,83 @@
+"""How long scores and weight maps take: `python -m bench scores`, on the real ISBI stack where it is found.
+
+Times are processor time, of all threads together, since other work on the machine stretches the clock's; the clock's
+best is kept beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.report import RESULTS, load, machine
+from minunet.files import atomic_write
+
+FILE = "scores.json"
+REPEATS = 3
+
+
+def keep() -> None:
+    """Measure, print, and keep the result in bench/results."""
+    results = measure()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with atomic_write(RESULTS / FILE) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
+
+
+def measure() -> dict[str, Any]:
+    """Seconds of all ISBI scores of a stack, for two predictions, and of the weight map of its first section."""
+    from scipy.ndimage import gaussian_filter
+
+    from minunet.data import instances_from_labels, load_isbi, weight_map
+    from minunet.metrics import isbi_scores
+
+    data = load_isbi(None)
+    blurred = np.stack([gaussian_filter(s.astype(np.float32), 2) for s in data.images]) / 255
+    smooth = np.stack([gaussian_filter(s.astype(np.float32), 1.5) for s in data.labels])
+    cells = instances_from_labels(data.labels[0])
+    sections, h, w = data.labels.shape
+    cases: dict[str, Callable[[], object]] = {
+        "all ISBI scores, a prediction close to the truth": lambda: isbi_scores(data.labels, (smooth + blurred) / 2),
+        "all ISBI scores, the blurred image as prediction": lambda: isbi_scores(data.labels, blurred),
+        f"weight map, one section with {cells.max()} cells": lambda: weight_map(cells),
+    }
+    isbi_scores(data.labels[:1], blurred[:1])  # compiles
+    weight_map(cells)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    for _ in range(REPEATS):  # in turn, so that other work on the machine meets all of them
+        for name, run in cases.items():
+            clock, processor = time.perf_counter(), time.process_time()
+            run()
+            times[name].append((time.process_time() - processor, time.perf_counter() - clock))
+    rows = {
+        name: {"cpu_seconds": round(median(c for c, _ in t), 4), "best_seconds": round(min(s for _, s in t), 4)}
+        for name, t in times.items()
+    }
+    return {
+        "stack": f"{sections} x {h} x {w}",
+        "synthetic": data.synthetic,
+        "machine": machine(),
+        "repeats": REPEATS,
+        "rows": rows,
+    }
+
+
+def table(results: dict[str, Any] | None = None) -> str:
+    """The result as a table: that in bench/results, or the one given."""
+    results = results or load(FILE)
+    if results is None:
+        return "not measured"
+    lines = ["| what | processor time | fastest by the clock |", "|---|---|---|"]
+    for name, r in results["rows"].items():
+        lines.append(f"| {name} | {r['cpu_seconds']:.3g} s | {r['best_seconds']:.3g} s |")
+    of = "drawn sections" if results["synthetic"] else "ISBI 2012's training stack"
+    m = results["machine"]
+    return "\n".join(
+        [*lines, f"\n{of}, {results['stack']}; {m['cores']} cores of {m['processor']}, median of {results['repeats']}."]
+    )
