@@ -131,8 +131,9 @@ def operations(device: Device, torch: Any, shape: tuple[int, ...]) -> Iterator[O
     yield made("add", x, dy, alpha=1.0, beta=1.0)
     yield made("softmax", x)
     labels = device.to(rng.integers(0, c, (n, h, w)).astype(np.int32))
-    yield made("softmax_cross_entropy", x, labels, ignore_index=255)
-    yield made("softmax_cross_entropy_grad", x, labels, ignore_index=255, scale=1.0 / (n * h * w))
+    yield made("softmax_cross_entropy", x, labels, ignore_index=255, reduction="mean")
+    one, factor = (device.to(np.full(1, value, np.float32)) for value in (1, 1 / (n * h * w)))
+    yield made("softmax_cross_entropy_grad", x, labels, one, factor, ignore_index=255)
     state = tuple(device.to(rng.uniform(0, 1e-3, shape).astype(np.float32)) for _ in range(2))
     rates = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "step": 3}
     yield made("adam", x, *state, dy, **rates)

@@ -145,13 +145,14 @@ class Tensor:
 
     def _seed(self, dy: Any) -> Any:
         """The gradient to start from, checked."""
+        backend = backends.owner(self.data)
         if dy is None:
             if self.data.size != 1:
                 raise ValueError(f"backward: a tensor of shape {self.shape} is no scalar; pass dy of that shape")
-            dy = np.ones(self.shape, self.dtype)
+            dy = backend.empty(self.shape, self.dtype)
+            dy.fill(1)  # where the tensor lies: nothing is copied to a device
         elif isinstance(dy, Tensor):
             dy = dy.data
-        backend = backends.owner(self.data)
         if not isinstance(dy, backend.Array):
             dy = np.asarray(dy, self.dtype)
             dy = backend.asarray(dy).reshape(dy.shape)  # NumPy's contiguous arrays have an axis at least

@@ -14,7 +14,6 @@ from cases import Case
 from minunet import backends
 from minunet.contract import ROWS, Row, Spec
 
-SUMS = ("softmax_cross_entropy", "sigmoid_cross_entropy", "focal_loss", "overlap")  # several in one array
 JOINT = ("add", "crop_concat")  # linear in their inputs together; in one of them when the other is zero
 GUARD = 37  # odd, so that a guarded array is aligned to its element size and to nothing more
 SENTINEL = -12345
@@ -40,6 +39,17 @@ def reference(row_name: str, *inputs: np.ndarray | None, **options: Any) -> np.n
     return result[0] if len(result) == 1 else result
 
 
+def sums(row_name: str, *inputs: np.ndarray | None, call: Any = reference, **options: Any) -> np.ndarray:
+    """What a loss is made of, (sum w l, sum w, how many count), or (sum l, how many count) of the focal loss: read off
+    the losses and factors of all reductions.
+    """
+    kinds = ("weighted", "mean")[row_name == "focal_loss" :]
+    loss, one = call(row_name, *inputs, **options, reduction="sum")
+    factors = [float(call(row_name, *inputs, **options, reduction=kind)[1]) for kind in kinds]
+    assert one == 1
+    return np.array([float(loss), *(1 / f if f else 0.0 for f in factors)])
+
+
 def near(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-12) -> bool:
     """Same shape, finite, and norm(a - b) <= tolerance norm(b)."""
     a, b = np.asarray(a), np.asarray(b)
@@ -59,9 +69,6 @@ def sample(case: Case, dtype: np.dtype, seed: int = 0) -> tuple[np.ndarray | Non
 def compare(row: Row, result: Arrays, truth: Arrays, dtype: np.dtype, slack: float = 1.0) -> None:
     """Shapes equal, integers equal, every float finite and norm(result - truth) <= slack tolerance norm(truth)."""
     assert len(result) == len(truth), f"{row.name}: {len(result)} outputs instead of {len(truth)}"
-    if row.name in SUMS:  # of different size: each on its own
-        assert result[0].shape == truth[0].shape
-        result, truth = tuple(result[0].reshape(-1, 1)), tuple(truth[0].reshape(-1, 1))
     for k, (y, expected) in enumerate(zip(result, truth)):
         where = f"{row.name}, output {k}"
         assert y.shape == expected.shape, f"{where}: shape {y.shape}, not {expected.shape}"

@@ -134,11 +134,18 @@ class DeviceArray:
         return self._host.reshape(-1)[0] if self.size == 1 else bool(self._host)
 
     def __getitem__(self, key: Any) -> DeviceArray:
+        self._mask(key)
         part = self._host[_index(key)]
         view = isinstance(part, np.ndarray) and np.may_share_memory(part, self._host)
         return DeviceArray(part, view=view)
 
+    def _mask(self, key: Any) -> None:
+        """CuPy counts what a mask selects, and reads that number."""
+        if any(isinstance(k, DeviceArray) and k.dtype == bool for k in (key if isinstance(key, tuple) else (key,))):
+            self._device.to_host.append(4)
+
     def __setitem__(self, key: Any, value: Any) -> None:
+        self._mask(key)
         self._host[_index(key)] = _bare(value)
 
     def fill(self, value: Any) -> None:
@@ -153,6 +160,26 @@ class DeviceArray:
     def reshape(self, *shape: Any) -> DeviceArray:
         return DeviceArray(self._host.reshape(*shape), view=True)
 
+    def take(self, indices: DeviceArray, axis: int) -> DeviceArray:
+        if not isinstance(indices, DeviceArray):
+            raise MixedError("take: the indices are not on the device")
+        return DeviceArray(self._host.take(indices._host, axis))
+
+    def partition(self, kth: int) -> None:
+        self._host.partition(kth)
+
+    def __invert__(self) -> DeviceArray:
+        return DeviceArray(~self._host)
+
+    def item(self) -> Any:
+        return self._number().item()
+
+    def all(self) -> DeviceArray:
+        return DeviceArray(self._host.all())
+
+    def any(self) -> DeviceArray:
+        return DeviceArray(self._host.any())
+
     def sum(self, *args: Any, **options: Any) -> DeviceArray:
         return DeviceArray(self._host.sum(*args, **options))
 
@@ -161,10 +188,12 @@ class DeviceArray:
     __mul__, __rmul__ = _binary(operator.mul), _reflected(operator.mul)
     __truediv__, __rtruediv__ = _binary(operator.truediv), _reflected(operator.truediv)
     __pow__ = _binary(operator.pow)
+    __and__, __or__ = _binary(operator.and_), _binary(operator.or_)
     __lt__, __le__ = _binary(operator.lt), _binary(operator.le)
     __gt__, __ge__ = _binary(operator.gt), _binary(operator.ge)
     __eq__, __ne__ = _binary(operator.eq), _binary(operator.ne)
     __iadd__, __isub__ = _in_place(operator.iadd), _in_place(operator.isub)
+    __iand__, __ior__ = _in_place(operator.iand), _in_place(operator.ior)
     __imul__, __itruediv__ = _in_place(operator.imul), _in_place(operator.itruediv)
     __hash__ = None
 

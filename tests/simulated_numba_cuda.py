@@ -181,9 +181,9 @@ def test_float16_is_refused():
 def test_targets_that_are_no_class_give_nan():
     logits, target = np.zeros((2, 3), np.float32), np.array([0, 7], np.int32)
     with backends.use_backend("numba_cuda"):
-        sums = backends.call("softmax_cross_entropy", logits, target, ignore_index=255)
-        grad = backends.call("softmax_cross_entropy_grad", logits, target, ignore_index=255, scale=1.0)
-    assert np.isnan(sums[0]) and np.isfinite(grad[0]).all() and np.isnan(grad[1]).all()
+        loss, factor = backends.call("softmax_cross_entropy", logits, target, ignore_index=255, reduction="mean")
+        grad = backends.call("softmax_cross_entropy_grad", logits, target, factor, factor, ignore_index=255)
+    assert np.isnan(loss) and np.isfinite(grad[0]).all() and np.isnan(grad[1]).all()
 
 
 def test_infinite_and_nan_numbers_pass_as_in_the_formula():

@@ -116,7 +116,9 @@ def test_wrong_shapes(row, shapes, options, words):
 
 def test_target_must_fit_the_logits():
     with pytest.raises(ValueError, match="target"):
-        backends.call("softmax_cross_entropy", ones(1, 2, 3, 4), np.zeros((1, 3, 2), np.int32), ignore_index=255)
+        backends.call(
+            "softmax_cross_entropy", ones(1, 2, 3, 4), np.zeros((1, 3, 2), np.int32), ignore_index=255, reduction="mean"
+        )
 
 
 # -- backends ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numba
 import numpy as np
 import pytest
+from checks import sums
 from numpy.lib.stride_tricks import sliding_window_view
 
 from minunet import backends
@@ -78,6 +79,7 @@ def every_kernel(x: np.ndarray, dy: np.ndarray) -> dict[str, Callable[[], object
     bits, rows = _bits(dtype), x.reshape(BIG[0], -1, c)
     p, m, s, g = optimiser_state(dtype=dtype.type)
     border = (2, 2, 1, 2)
+    half, one = np.full(1, 0.5, dtype), np.ones(1, dtype)
     window = {"kernel": (3, 2), "stride": (2, 2), "padding": (1, 0), "ceil_mode": False}
     return {
         "relu": lambda: call("relu", x),
@@ -127,25 +129,30 @@ def every_kernel(x: np.ndarray, dy: np.ndarray) -> dict[str, Callable[[], object
         "pad_grad": lambda: call("pad_grad", wide, padding=border, mode="reflect"),
         "softmax": lambda: call("softmax", x),
         "softmax_grad": lambda: call("softmax_grad", dy, x),
-        "softmax_cross_entropy": lambda: call("softmax_cross_entropy", x, target, None, v[1], ignore_index=255),
+        "softmax_cross_entropy": lambda: call(
+            "softmax_cross_entropy", x, target, None, v[1], ignore_index=255, reduction="weighted"
+        ),
         "softmax_cross_entropy_grad": lambda: call(
-            "softmax_cross_entropy_grad", x, target, None, v[1], ignore_index=255, scale=0.5
+            "softmax_cross_entropy_grad", x, target, half, one, None, v[1], ignore_index=255
         ),
         "pixel_cross_entropy": lambda: call("pixel_cross_entropy", x, target, ignore_index=255),
-        "sigmoid_cross_entropy": lambda: call("sigmoid_cross_entropy", x, bits, s, ignore_index=255),
-        "sigmoid_cross_entropy_grad": lambda: call(
-            "sigmoid_cross_entropy_grad", x, bits, s, ignore_index=255, scale=0.5
+        "sigmoid_cross_entropy": lambda: call(
+            "sigmoid_cross_entropy", x, bits, s, ignore_index=255, reduction="weighted"
         ),
-        "focal_loss": lambda: call("focal_loss", x, bits, **FOCAL),
-        "focal_loss_grad": lambda: call("focal_loss_grad", x, bits, **FOCAL, scale=0.5),
-        "overlap": lambda: call("overlap", x, dy),
-        "overlap_grad": lambda: call("overlap_grad", x, a=-0.5, b=0.25),
+        "sigmoid_cross_entropy_grad": lambda: call(
+            "sigmoid_cross_entropy_grad", x, bits, half, one, s, ignore_index=255
+        ),
+        "focal_loss": lambda: call("focal_loss", x, bits, **FOCAL, reduction="mean"),
+        "focal_loss_grad": lambda: call("focal_loss_grad", x, bits, half, one, **FOCAL),
+        "overlap": lambda: call("overlap", x, dy, kind="dice", smooth=1.0),
+        "overlap jaccard": lambda: call("overlap", x, dy, kind="jaccard", smooth=1.0),
+        "overlap_grad": lambda: call("overlap_grad", x, half, np.array([-0.5, 0.25], dtype)),
         "distance": lambda: call("distance", x, dy, kind="smooth_l1"),
         "distance mse": lambda: call("distance", x, dy, kind="mse"),
         "distance mae": lambda: call("distance", x, dy, kind="mae"),
-        "distance_grad": lambda: call("distance_grad", x, dy, kind="smooth_l1", scale=0.5),
-        "distance_grad mse": lambda: call("distance_grad", x, dy, kind="mse", scale=0.5),
-        "distance_grad mae": lambda: call("distance_grad", x, dy, kind="mae", scale=0.5),
+        "distance_grad": lambda: call("distance_grad", x, dy, half, kind="smooth_l1"),
+        "distance_grad mse": lambda: call("distance_grad", x, dy, half, kind="mse"),
+        "distance_grad mae": lambda: call("distance_grad", x, dy, half, kind="mae"),
         "matmul": lambda: call("matmul", rows, rows, transpose_a=True, transpose_b=False),
         "sgd": lambda: call("sgd", p, m, g, **SGD),
         "adam": lambda: call("adam", p, m, s, g, **ADAM),
@@ -276,7 +283,7 @@ def test_infinite_values_pass() -> None:
     far = np.array([[1e4, -1e4], [-1e4, 1e4]], np.float32).reshape(1, 1, 2, 2)
     assert np.array_equal(call("softmax", far).ravel(), np.float32([1, 0, 0, 1]))
     wrong = np.array([[[1, 0]]], np.int32)
-    assert np.array_equal(call("softmax_cross_entropy", far, wrong, None, None, ignore_index=255), [4e4, 2, 2])
+    assert np.array_equal(sums("softmax_cross_entropy", far, wrong, call=call, ignore_index=255), [4e4, 2, 2])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -344,18 +351,23 @@ def test_an_index_outside_the_plane_is_an_error(bad: int) -> None:
 def test_a_target_that_is_no_class_is_an_error(bad: int) -> None:
     target = _target()
     target[2, 3, 4] = bad
-    for name, options in (("softmax_cross_entropy", {}), ("softmax_cross_entropy_grad", {"scale": 1.0})):
+    one = np.ones(1, np.float32)
+    for name, between, options in (
+        ("softmax_cross_entropy", (), {"reduction": "mean"}),
+        ("softmax_cross_entropy_grad", (one, one), {}),
+    ):
         with pytest.raises(ValueError, match=f"no class of 0..8 and not ignore_index .255., for example {bad}"):
-            call(name, normal(*BIG), target, None, None, ignore_index=255, **options)
+            call(name, normal(*BIG), target, *between, None, None, ignore_index=255, **options)
 
 
 def test_ignored_pixels_with_infinite_logits_do_not_count() -> None:
     x, target = normal(*BIG), _target()
     x[0, :5] = np.inf
     x[0, 2] = np.nan
-    sums = call("softmax_cross_entropy", x, target, None, None, ignore_index=255)
-    assert np.isfinite(sums).all()
-    assert sums[2] == (target != 255).sum()
-    grad = call("softmax_cross_entropy_grad", x, target, None, None, ignore_index=255, scale=1.0)
+    found = sums("softmax_cross_entropy", x, target, call=call, ignore_index=255)
+    assert np.isfinite(found).all()
+    assert close(found[2], (target != 255).sum(), 1e-7)
+    one = np.ones(1, np.float32)
+    grad = call("softmax_cross_entropy_grad", x, target, one, one, ignore_index=255)
     assert np.isfinite(grad).all()
     assert not grad[0, :5].any()

@@ -171,7 +171,7 @@ def test_targets_may_be_on_the_device(device):
 
 
 def test_what_a_training_step_copies(device):
-    """To the host: the loss's sums and single numbers. To the device: the batch, and numbers."""
+    """To the host: the loss, when it is asked for. To the device: the batch, and numbers."""
     rng = np.random.default_rng(4)
     x, labels = rng.normal(size=(1, 20, 20, 1)).astype(np.float32), rng.integers(0, 2, (1, 4, 4)).astype(np.int32)
     with mu.use_backend("cuda") as module:
@@ -183,7 +183,7 @@ def test_what_a_training_step_copies(device):
         loss.backward()
         optimizer.step()
         loss.item()
-    assert sum(device.to_host) <= 64
+    assert device.to_host == [4]
     assert [n for n in device.to_device if n > 8] == [x.nbytes, labels.nbytes]
 
 

@@ -8,8 +8,10 @@ from math import exp, fsum, log
 import numpy as np
 import pytest
 from cases import cases
-from checks import near, reference, sample
+from checks import near, reference, sample, sums
 from scipy.special import log_softmax, softmax
+
+ONE = np.ones(1)
 
 
 def each(row_name: str):
@@ -36,7 +38,8 @@ def test_softmax_grad_by_loops(rng):
 @pytest.mark.parametrize("case", each("softmax_cross_entropy"))
 def test_cross_entropy_by_scipy(case):
     logits, target, weight_map, class_weight = sample(case, np.float64)
-    sums = reference("softmax_cross_entropy", logits, target, weight_map, class_weight, **case.options)
+    ignored = {"ignore_index": case.options["ignore_index"]}
+    found = sums("softmax_cross_entropy", logits, target, weight_map, class_weight, **ignored)
     log_p = log_softmax(logits, axis=-1)
     losses, weights = [], []
     for p in np.ndindex(target.shape):
@@ -45,8 +48,12 @@ def test_cross_entropy_by_scipy(case):
             continue
         weights.append((1 if weight_map is None else weight_map[p]) * (1 if class_weight is None else class_weight[t]))
         losses.append(-weights[-1] * log_p[*p, t])
-    assert near(sums, np.array([fsum(losses), fsum(weights), len(losses)]))
-    assert abs(sums[0] - fsum(losses)) <= 1e-12 * abs(fsum(losses))
+    assert near(found, np.array([fsum(losses), fsum(weights), len(losses)]))
+    assert abs(found[0] - fsum(losses)) <= 1e-12 * abs(fsum(losses))
+    divisor = {"mean": len(losses), "sum": 1, "weighted": fsum(weights)}[case.options["reduction"]]
+    loss, factor = reference("softmax_cross_entropy", logits, target, weight_map, class_weight, **case.options)
+    assert near(factor, 1 / divisor if divisor else 0.0)
+    assert near(loss, fsum(losses) / divisor if divisor else 0.0)
 
 
 def test_worked_example():
@@ -54,19 +61,21 @@ def test_worked_example():
     logits = np.array([[0, log(3)], [0, log(3)], [7, 7]]).reshape(1, 1, 3, 2)
     target = np.array([0, 1, 255], np.int32).reshape(1, 1, 3)
     weight_map, class_weight = np.array([1.0, 2, 9]).reshape(1, 1, 3), np.array([1.0, 5])
-    sums = reference("softmax_cross_entropy", logits, target, weight_map, class_weight, ignore_index=255)
-    assert near(sums, np.array([log(4) + 10 * log(4 / 3), 11, 2]))
+    found = sums("softmax_cross_entropy", logits, target, weight_map, class_weight, ignore_index=255)
+    assert near(found, np.array([log(4) + 10 * log(4 / 3), 11, 2]))
     arrays = logits, target, weight_map, class_weight
-    dlogits = reference("softmax_cross_entropy_grad", *arrays, ignore_index=255, scale=0.1)
+    dlogits = reference(
+        "softmax_cross_entropy_grad", *arrays[:2], np.full(1, 0.5), np.full(1, 0.2), *arrays[2:], ignore_index=255
+    )
     assert near(dlogits.reshape(3, 2), np.array([[-0.075, 0.075], [0.25, -0.25], [0, 0]]))
 
 
 def test_confident_and_wrong_stays_finite():
     logits = np.array([1e4, -1e4]).reshape(1, 1, 1, 2)
     target = np.ones((1, 1, 1), np.int32)
-    sums = reference("softmax_cross_entropy", logits, target, None, None, ignore_index=255)
-    assert sums.tolist() == [2e4, 1, 1]
-    dlogits = reference("softmax_cross_entropy_grad", logits, target, None, None, ignore_index=255, scale=1.0)
+    found = sums("softmax_cross_entropy", logits, target, None, None, ignore_index=255)
+    assert found.tolist() == [2e4, 1, 1]
+    dlogits = reference("softmax_cross_entropy_grad", logits, target, ONE, ONE, ignore_index=255)
     assert dlogits.ravel().tolist() == [1, -1]
 
 
@@ -74,9 +83,9 @@ def test_ignored_pixels_may_hold_anything():
     logits = np.zeros((1, 1, 2, 3))
     logits[0, 0, 0] = np.nan
     target = np.array([255, 1], np.int32).reshape(1, 1, 2)
-    sums = reference("softmax_cross_entropy", logits, target, None, None, ignore_index=255)
-    assert near(sums, np.array([log(3), 1, 1]))
-    dlogits = reference("softmax_cross_entropy_grad", logits, target, None, None, ignore_index=255, scale=1.0)
+    found = sums("softmax_cross_entropy", logits, target, None, None, ignore_index=255)
+    assert near(found, np.array([log(3), 1, 1]))
+    dlogits = reference("softmax_cross_entropy_grad", logits, target, ONE, ONE, ignore_index=255)
     assert near(dlogits[0, 0], np.array([[0, 0, 0], [1 / 3, -2 / 3, 1 / 3]]))
 
 
@@ -84,23 +93,24 @@ def test_a_nan_that_counts_is_seen():
     logits = np.zeros((1, 1, 2, 3))
     logits[0, 0, 0, 2] = np.nan
     target = np.zeros((1, 1, 2), np.int32)
-    sums = reference("softmax_cross_entropy", logits, target, None, None, ignore_index=255)
-    assert np.isnan(sums[0])
+    found = sums("softmax_cross_entropy", logits, target, None, None, ignore_index=255)
+    assert np.isnan(found[0])
 
 
 @pytest.mark.parametrize("wrong", [-1, 3, 254])
 def test_a_target_that_is_no_class_is_refused(wrong):
     logits, target = np.zeros((1, 1, 2, 3)), np.array([[[0, wrong]]], np.int32)
     with pytest.raises(ValueError, match=f"targets run from .*{wrong}"):
-        reference("softmax_cross_entropy", logits, target, None, None, ignore_index=255)
+        reference("softmax_cross_entropy", logits, target, ignore_index=255, reduction="mean")
     with pytest.raises(ValueError, match=f"targets run from .*{wrong}"):
-        reference("softmax_cross_entropy_grad", logits, target, None, None, ignore_index=255, scale=1.0)
+        reference("softmax_cross_entropy_grad", logits, target, ONE, ONE, ignore_index=255)
 
 
 @pytest.mark.parametrize("case", each("softmax_cross_entropy_grad"))
 def test_gradient_by_loops(case):
-    logits, target, weight_map, class_weight = sample(case, np.float64)
-    dlogits = reference("softmax_cross_entropy_grad", logits, target, weight_map, class_weight, **case.options)
+    logits, target, dy, factor, weight_map, class_weight = sample(case, np.float64)
+    arrays = logits, target, dy, factor, weight_map, class_weight
+    dlogits = reference("softmax_cross_entropy_grad", *arrays, **case.options)
     expected = np.zeros(logits.shape)
     for p in np.ndindex(target.shape):
         t = int(target[p])
@@ -110,7 +120,7 @@ def test_gradient_by_loops(case):
         z = [float(v) for v in logits[p]]
         e = [exp(v - max(z)) for v in z]
         for k in range(len(z)):
-            expected[*p, k] = case.options["scale"] * weight * (e[k] / fsum(e) - (k == t))
+            expected[*p, k] = dy[0] * factor[0] * weight * (e[k] / fsum(e) - (k == t))
     assert near(dlogits, expected)
 
 
@@ -119,11 +129,10 @@ def test_gradient_by_finite_differences(rng):
     target = rng.integers(0, 5, (2, 3, 4), dtype=np.int32)
     target[0, 0, :2] = 255
     weights = rng.uniform(0, 12, (2, 3, 4)), rng.uniform(0.1, 4, 5)
-    dlogits = reference("softmax_cross_entropy_grad", logits, target, *weights, ignore_index=255, scale=1.0)
+    dlogits = reference("softmax_cross_entropy_grad", logits, target, ONE, ONE, *weights, ignore_index=255)
     h = 1e-5
     up, down = (
-        reference("softmax_cross_entropy", logits + t * direction, target, *weights, ignore_index=255)[0]
-        for t in (h, -h)
+        sums("softmax_cross_entropy", logits + t * direction, target, *weights, ignore_index=255)[0] for t in (h, -h)
     )
     slope = (dlogits * direction).sum()
     assert abs((up - down) / (2 * h) - slope) <= 1e-8 * np.linalg.norm(dlogits) * np.linalg.norm(direction)
@@ -141,7 +150,8 @@ def test_cross_entropy_by_torch(rng):
     )
     loss.backward()
     arrays = logits, target, None, class_weight
-    sums = reference("softmax_cross_entropy", *arrays, ignore_index=255)
-    assert abs(sums[0] / sums[1] - loss.item()) <= 1e-12 * loss.item()
-    dlogits = reference("softmax_cross_entropy_grad", *arrays, ignore_index=255, scale=1 / sums[1])
+    found = sums("softmax_cross_entropy", *arrays, ignore_index=255)
+    assert abs(found[0] / found[1] - loss.item()) <= 1e-12 * loss.item()
+    between = ONE, np.array([1 / found[1]])
+    dlogits = reference("softmax_cross_entropy_grad", *arrays[:2], *between, *arrays[2:], ignore_index=255)
     assert near(dlogits, leaf.grad.numpy())

@@ -158,7 +158,7 @@ def test_channels_are_checked():
 
 
 def test_class_weights_are_those_of_the_training_labels():
-    from minunet.training.loop import class_weights
+    from minunet.training.setup import class_weights
 
     labels = np.array([[[0, 0, 0, 1]]], np.uint8)
     assert class_weights(Config(steps=1), labels, 2) is None

@@ -85,11 +85,13 @@ extern "C" __global__ void softmax_cross_entropy_partial(Out<double> partial, In
     store_sums(partial, sums, scratch);
 }
 
-// dlogits_pk = scale w_p (softmax_pk - [k = t]); 0 on ignored pixels, whatever stands there.
-extern "C" __global__ void softmax_cross_entropy_grad(Out<REAL> dlogits, In<REAL> logits, In<int> target,
-                                                      In<REAL> weight_map, In<REAL> class_weight, int pixels,
-                                                      int classes, int lanes, int ignore_index, REAL scale) {
+// dlogits_pk = dy factor w_p (softmax_pk - [k = t]); 0 on ignored pixels, whatever stands there. dy and factor are one
+// number each, in the device's memory: a broadcast load for each thread, where the host would have had to wait for them.
+extern "C" __global__ void softmax_cross_entropy_grad(Out<REAL> dlogits, In<REAL> logits, In<int> target, In<REAL> dy,
+                                                      In<REAL> factor, In<REAL> weight_map, In<REAL> class_weight,
+                                                      int pixels, int classes, int lanes, int ignore_index) {
     const int lane = int(threadIdx.x) % lanes;
+    const REAL scale = dy[0] * factor[0];
     each_row(pixels, lanes, [=](int p, bool valid) {
         In<REAL> row = logits + p * classes;
         const Peak a = peak(row, classes, lane, lanes);

@@ -18,15 +18,38 @@ __device__ inline REAL logistic(REAL x) {
 // log(1 + exp(x))
 __device__ inline REAL softplus(REAL x) { return (x > 0 ? x : REAL(0)) + log1p(exp(x > 0 ? -x : x)); }
 
-// out[s] = sum over parts of partial[part, s]; one block of 256.
-extern "C" __global__ void sums_finish(Out<double> out, In<double> partial, int parts, int sums) {
+// The sum over parts of partial[part, s], in thread 0; all threads of the block must call.
+__device__ inline double over_parts(In<double> partial, int parts, int sums, int s, double* scratch) {
+    double a = 0;
+    for (int part = int(threadIdx.x); part < parts; part += int(blockDim.x)) a += partial[part * sums + s];
+    return block_sum(a, scratch);
+}
+
+// factor = 1 / (sum number `divisor`), 0 where that is not positive; with divisor < 0 it is 1 / count.
+// loss = factor (sum number 0). One block of 256; the numbers stay on the device.
+extern "C" __global__ void loss_finish(Out<REAL> loss, Out<REAL> factor, In<double> partial, int parts, int sums,
+                                       int divisor, int count) {
     __shared__ double scratch[32];
-    for (int s = 0; s < sums; s++) {
-        double a = 0;
-        for (int part = int(threadIdx.x); part < parts; part += int(blockDim.x)) a += partial[part * sums + s];
-        a = block_sum(a, scratch);
-        if (threadIdx.x == 0) out[s] = a;
-    }
+    const double total = over_parts(partial, parts, sums, 0, scratch);
+    const double by = divisor < 0 ? double(count) : over_parts(partial, parts, sums, divisor, scratch);
+    if (threadIdx.x != 0) return;
+    const double inverse = by > 0 ? 1 / by : 0;
+    loss[0] = REAL(total * inverse);
+    if (factor) factor[0] = REAL(inverse);
+}
+
+// loss = 1 - u / v and slopes = (a, b), dloss/dp = a t + b, of the sums p t, p, t. kind: 0 Dice, 1 Jaccard.
+extern "C" __global__ void overlap_finish(Out<REAL> loss, Out<REAL> slopes, In<double> partial, int parts, int kind,
+                                          double smooth) {
+    __shared__ double scratch[32];
+    const double both = over_parts(partial, parts, 3, 0, scratch);
+    const double either = over_parts(partial, parts, 3, 1, scratch) + over_parts(partial, parts, 3, 2, scratch);
+    if (threadIdx.x != 0) return;
+    const double u = (kind == 0 ? 2 * both : both) + smooth, v = (kind == 0 ? either : either - both) + smooth;
+    const bool nothing = v == 0;  // there, and found
+    loss[0] = nothing ? REAL(0) : REAL(1 - u / v);
+    slopes[0] = nothing ? REAL(0) : REAL(kind == 0 ? -2 / v : -(u + v) / (v * v));
+    slopes[1] = nothing ? REAL(0) : REAL(u / (v * v));
 }
 
 // sum w l, sum w, elements counted; l = max(x, 0) - x t + log(1 + exp(-|x|))
@@ -44,8 +67,9 @@ extern "C" __global__ void sigmoid_cross_entropy_partial(Out<double> partial, In
     store_sums(partial, sums, scratch);
 }
 
-extern "C" __global__ void sigmoid_cross_entropy_grad(Out<REAL> dlogits, In<REAL> logits, In<REAL> target,
-                                                      In<REAL> weight_map, int n, REAL ignore_index, REAL scale) {
+extern "C" __global__ void sigmoid_cross_entropy_grad(Out<REAL> dlogits, In<REAL> logits, In<REAL> target, In<REAL> dy,
+                                                      In<REAL> factor, In<REAL> weight_map, int n, REAL ignore_index) {
+    const REAL scale = dy[0] * factor[0];
     for (int k = global_thread(); k < n; k += global_threads()) {
         const REAL t = target[k], w = weight_map ? weight_map[k] : REAL(1);
         dlogits[k] = t == ignore_index ? REAL(0) : scale * w * (logistic(logits[k]) - t);
@@ -66,8 +90,9 @@ extern "C" __global__ void focal_loss_partial(Out<double> partial, In<REAL> logi
     store_sums(partial, sums, scratch);
 }
 
-extern "C" __global__ void focal_loss_grad(Out<REAL> dlogits, In<REAL> logits, In<REAL> target, int n, REAL gamma,
-                                           REAL alpha, REAL ignore_index, REAL scale) {
+extern "C" __global__ void focal_loss_grad(Out<REAL> dlogits, In<REAL> logits, In<REAL> target, In<REAL> dy,
+                                           In<REAL> factor, int n, REAL gamma, REAL alpha, REAL ignore_index) {
+    const REAL scale = dy[0] * factor[0];
     for (int k = global_thread(); k < n; k += global_threads()) {
         const REAL t = target[k], side = 2 * t - 1, z = side * logits[k], a = t * alpha + (1 - t) * (1 - alpha);
         const REAL q = logistic(-z);
@@ -89,7 +114,9 @@ extern "C" __global__ void overlap_partial(Out<double> partial, In<REAL> p, In<R
     store_sums(partial, sums, scratch);
 }
 
-extern "C" __global__ void overlap_grad(Out<REAL> dp, In<REAL> target, int n, int vectors, REAL a, REAL b) {
+extern "C" __global__ void overlap_grad(Out<REAL> dp, In<REAL> target, In<REAL> dy, In<REAL> slopes, int n,
+                                        int vectors) {
+    const REAL a = dy[0] * slopes[0], b = dy[0] * slopes[1];
     map(dp, target, n, vectors, [=](int, REAL t) { return a * t + b; });
 }
 
@@ -104,8 +131,9 @@ extern "C" __global__ void distance_partial(Out<double> partial, In<REAL> x, In<
     store_sums(partial, sums, scratch);
 }
 
-extern "C" __global__ void distance_grad(Out<REAL> dx, In<REAL> x, In<REAL> target, int n, int vectors, int kind,
-                                         REAL scale) {
+extern "C" __global__ void distance_grad(Out<REAL> dx, In<REAL> x, In<REAL> target, In<REAL> dy, int n, int vectors,
+                                         int kind) {
+    const REAL scale = dy[0] / n;
     map(dx, x, target, n, vectors, [=](int, REAL a, REAL t) {
         const REAL d = a - t, sign = d > 0 ? REAL(1) : d < 0 ? REAL(-1) : REAL(0);
         return scale * (kind == 0 ? 2 * d : kind == 1 ? sign : abs(d) < 1 ? d : sign);

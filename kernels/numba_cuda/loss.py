@@ -89,7 +89,11 @@ def softmax_cross_entropy_partial(partial, logits, target, weight_map, class_wei
 
 
 @cuda.jit
-def softmax_cross_entropy_grad(dlogits, logits, target, weight_map, class_weight, mapped, classed, ignore_index, scale):
+def softmax_cross_entropy_grad(
+    dlogits, logits, target, dy, factor, weight_map, class_weight, mapped, classed, ignore_index
+):
+    """dy, factor : one number each, in the device's memory, for which the host would have had to wait."""
+    scale = dy[0] * factor[0]
     for p in range(cuda.grid(1), logits.shape[0], cuda.gridsize(1)):
         t = target[p]
         if t == ignore_index:

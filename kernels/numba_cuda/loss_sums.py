@@ -1,6 +1,6 @@
 """Losses that are sums over elements: binary cross-entropy, focal loss, overlap, distances; and their gradients.
 
-Math     sums_k = sum_i f_k(x_i, t_i), in float64; gradient: dx_i = scale f'(x_i, t_i)
+Math     sums_k = sum_i f_k(x_i, t_i), in float64; gradient: dx_i = dy factor f'(x_i, t_i)
 Layout   flat arrays of one shape; partial (blocks, sums)
 Threads  an element each, then every gridsize-th
 Memory   every input once; at most 1024 partial sums; shared: one float64 a thread
@@ -22,6 +22,7 @@ from minunet.kernels.numba_cuda.sizes import THREADS
 
 _sigmoid_formula = cuda.jit(device=True)(formulas.sigmoid)
 MSE, MAE, SMOOTH_L1 = range(3)
+DICE, JACCARD = range(2)
 
 
 @cuda.jit(device=True)
@@ -35,17 +36,48 @@ def _softplus(x):
     return max(x, type(x)(0)) + type(x)(math.log1p(math.exp(-abs(x))))
 
 
+@cuda.jit(device=True)
+def _over_parts(partial, k, scratch):
+    """The sum over blocks of partial[block, k], in every thread; all threads of the block must call."""
+    total = 0.0
+    for part in range(cuda.threadIdx.x, partial.shape[0], cuda.blockDim.x):
+        total += partial[part, k]
+    return block_sum(total, scratch)
+
+
 @cuda.jit
-def sums_finish(sums, partial):
-    """sums[k] = sum over blocks of partial[block, k]; one block does it."""
+def loss_finish(loss, factor, partial, divisor, count):
+    """factor = 1 / (sum number `divisor`), 0 where that is not positive; with divisor < 0 it is 1 / count.
+
+    loss = factor (sum number 0). One block does it; the numbers stay on the device.
+    """
     scratch = cuda.shared.array(THREADS, float64)
-    for k in range(partial.shape[1]):
-        total = 0.0
-        for part in range(cuda.threadIdx.x, partial.shape[0], cuda.blockDim.x):
-            total += partial[part, k]
-        total = block_sum(total, scratch)
-        if cuda.threadIdx.x == 0:
-            sums[k] = total
+    total = _over_parts(partial, 0, scratch)
+    by = float64(count)
+    if divisor >= 0:
+        by = _over_parts(partial, divisor, scratch)
+    if cuda.threadIdx.x == 0:
+        inverse = 1.0 / by if by > 0.0 else 0.0
+        loss[0] = total * inverse
+        factor[0] = inverse
+
+
+@cuda.jit
+def overlap_finish(loss, slopes, partial, kind, smooth):
+    """loss = 1 - u / v and slopes = (a, b), dloss/dp = a t + b, of the sums p t, p, t. One block does it."""
+    scratch = cuda.shared.array(THREADS, float64)
+    both = _over_parts(partial, 0, scratch)
+    either = _over_parts(partial, 1, scratch) + _over_parts(partial, 2, scratch)
+    if cuda.threadIdx.x == 0:
+        u, v = both + smooth, either - both + smooth
+        if kind == DICE:
+            u, v = both + both + smooth, either + smooth
+        if v == 0.0:  # nothing there and nothing found
+            loss[0], slopes[0], slopes[1] = 0.0, 0.0, 0.0
+        else:
+            loss[0] = 1.0 - u / v
+            slopes[0] = -2.0 / v if kind == DICE else -(u + v) / (v * v)
+            slopes[1] = u / (v * v)
 
 
 @cuda.jit
@@ -69,7 +101,8 @@ def sigmoid_cross_entropy_partial(partial, logits, target, weight_map, mapped, i
 
 
 @cuda.jit
-def sigmoid_cross_entropy_grad(dlogits, logits, target, weight_map, mapped, ignore_index, scale):
+def sigmoid_cross_entropy_grad(dlogits, logits, target, dy, factor, weight_map, mapped, ignore_index):
+    scale = dy[0] * factor[0]
     for i in range(cuda.grid(1), logits.size, cuda.gridsize(1)):
         if target[i] == ignore_index:
             dlogits[i] = 0
@@ -98,7 +131,8 @@ def focal_loss_partial(partial, logits, target, gamma, alpha, ignore_index):
 
 
 @cuda.jit
-def focal_loss_grad(dlogits, logits, target, gamma, alpha, ignore_index, scale):
+def focal_loss_grad(dlogits, logits, target, dy, factor, gamma, alpha, ignore_index):
+    scale = dy[0] * factor[0]
     for i in range(cuda.grid(1), logits.size, cuda.gridsize(1)):
         t = target[i]
         if t == ignore_index:
@@ -130,7 +164,8 @@ def overlap_partial(partial, p, target):
 
 
 @cuda.jit
-def overlap_grad(dp, target, a, b):
+def overlap_grad(dp, target, dy, slopes):
+    a, b = dy[0] * slopes[0], dy[0] * slopes[1]
     for i in range(cuda.grid(1), dp.size, cuda.gridsize(1)):
         dp[i] = a * target[i] + b
 
@@ -154,7 +189,9 @@ def distance_partial(partial, x, target, kind):
 
 
 @cuda.jit
-def distance_grad(dx, x, target, kind, scale):
+def distance_grad(dx, x, target, dy, kind, inverse):
+    """inverse : 1 / (number of elements)"""
+    scale = dy[0] * inverse
     for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         d = x[i] - target[i]
         one = type(d)(1)

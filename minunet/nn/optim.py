@@ -16,9 +16,16 @@ class Optimizer:
 
     Frozen parameters (requires_grad = False) are left out. A parameter's `lr_factor` and `decay_factor`, where it has
     them, multiply the learning rate and the weight decay that it gets.
+
+    loss_scale : the gradients are those of loss_scale times the loss, a power of two, so that small ones survive as
+    factors of float16 (Micikevicius et al. 2018, arXiv 1710.03740, section 3.2). Nothing is divided for it: the state
+    is kept in the gradients' scale and the rates are put into it, which changes no bit of an update but where numbers
+    leave the range of normal ones. `state_dict` holds the state of the loss itself. To be set before the first step.
     """
 
     slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter
+    powers: tuple[int, ...] = ()  # of the gradients' scale in each
+    loss_scale = 1.0
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.0):
         self.parameters = [p for p in parameters if p.requires_grad]
@@ -51,8 +58,13 @@ class Optimizer:
         """{"steps": count, "slot.k": array of parameter k} as NumPy copies."""
         out = {"steps": np.array([self.steps], np.int64)}
         for s in self.slots:
-            out.update({f"{s}.{k}": backends.to_numpy(a).copy() for k, a in enumerate(self.state[s])})
+            scale = self._scale_of(s)
+            out.update({f"{s}.{k}": backends.to_numpy(a) / scale for k, a in enumerate(self.state[s])})
         return out
+
+    def _scale_of(self, slot: str) -> np.float32:
+        """What the slot's numbers are multiplied with; of float32, so that float32 divided by it stays float32."""
+        return np.float32(self.loss_scale ** self.powers[self.slots.index(slot)])
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """The reverse of `state_dict`. Raises ValueError where a tensor is missing or has another shape; the optimiser
@@ -68,7 +80,7 @@ class Optimizer:
                     raise ValueError(f"optimiser state {s}.{k} has shape {shape}; this model needs {a.shape}")
         for s in self.slots:
             for k, a in enumerate(self.state[s]):
-                backends.write(a, state[f"{s}.{k}"])
+                backends.write(a, state[f"{s}.{k}"] * self._scale_of(s))
         self.steps = int(state["steps"][0])
 
 
@@ -79,7 +91,7 @@ class SGD(Optimizer):
     in which lr may change without rescaling the velocity.)
     """
 
-    slots = ("velocity",)
+    slots, powers = ("velocity",), (1,)
 
     def __init__(
         self,
@@ -92,7 +104,8 @@ class SGD(Optimizer):
         super().__init__(parameters, lr, weight_decay)
         self.options = {"momentum": momentum, "nesterov": nesterov}
 
-    def _update(self, p: Tensor, state: tuple[Any, ...], **rates: float) -> None:
+    def _update(self, p: Tensor, state: tuple[Any, ...], *, lr: float, weight_decay: float) -> None:
+        rates = {"lr": lr / self.loss_scale, "weight_decay": weight_decay * self.loss_scale}
         backends.call("sgd", p.data, *state, p.grad, out=(p.data, *state), **rates, **self.options)
 
 
@@ -102,7 +115,7 @@ class Adam(Optimizer):
     m^ = m / (1 - beta1^t), v^ = v / (1 - beta2^t), h = grad + weight_decay p (Kingma & Ba 2015, algorithm 1).
     """
 
-    slots = ("m", "v")
+    slots, powers = ("m", "v"), (1, 2)
 
     def __init__(
         self,
@@ -113,8 +126,10 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ):
         super().__init__(parameters, lr, weight_decay)
-        self.options = {"beta1": betas[0], "beta2": betas[1], "eps": eps}
+        self.options = {"beta1": betas[0], "beta2": betas[1]}
+        self.eps = eps
 
-    def _update(self, p: Tensor, state: tuple[Any, ...], **rates: float) -> None:
+    def _update(self, p: Tensor, state: tuple[Any, ...], *, lr: float, weight_decay: float) -> None:
         arrays = (p.data, *state)
+        rates = {"lr": lr, "weight_decay": weight_decay * self.loss_scale, "eps": self.eps * self.loss_scale}
         backends.call("adam", *arrays, p.grad, out=arrays, step=self.steps, **rates, **self.options)

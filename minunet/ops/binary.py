@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from minunet.ops.loss import REDUCTIONS
-from minunet.ops.shared import Tensor, as_tensor, call, data, like, numbers, record, scalar
+from minunet.contract.loss import REDUCTIONS
+from minunet.ops.shared import Tensor, as_tensor, beside, call, data, record
 
 
 def sigmoid_cross_entropy(
@@ -36,17 +36,14 @@ def sigmoid_cross_entropy(
     target = _target(target, logits, "sigmoid_cross_entropy", ignore_index)
     weights = None
     if weight_map is not None:
-        weights = like(_like(weight_map, logits, "sigmoid_cross_entropy: weight map"), logits)
-    arrays = logits.data, target, weights
-    total, weighted, counted = numbers(call("sigmoid_cross_entropy", *arrays, ignore_index=ignore_index))
-    divisor = {"mean": counted, "sum": 1.0, "weighted": weighted}[reduction]
-    factor = 1.0 / divisor if divisor > 0 else 0.0
+        weights = _like(weight_map, logits, "sigmoid_cross_entropy: weight map")
+    x, options = logits.data, {"ignore_index": ignore_index}
+    loss, factor = call("sigmoid_cross_entropy", x, target, weights, reduction=reduction, **options)
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
-        scale = float(dy) * factor
-        return (call("sigmoid_cross_entropy_grad", *arrays, ignore_index=ignore_index, scale=scale),)
+        return (call("sigmoid_cross_entropy_grad", x, target, dy, factor, weights, **options),)
 
-    return record("sigmoid_cross_entropy", scalar(total * factor, logits), (logits,), backward)
+    return record("sigmoid_cross_entropy", loss, (logits,), backward)
 
 
 def focal_loss(
@@ -74,14 +71,13 @@ def focal_loss(
         raise ValueError(f"focal_loss: reduction {reduction!r} is unknown; it is 'mean' or 'sum'")
     target = _target(target, logits, "focal_loss", ignore_index, hard=True)
     options = {"gamma": float(gamma), "alpha": float(alpha), "ignore_index": ignore_index}
-    total, counted = numbers(call("focal_loss", logits.data, target, **options))
-    factor = 1.0 if reduction == "sum" else 1.0 / counted if counted > 0 else 0.0
     x = logits.data
+    loss, factor = call("focal_loss", x, target, reduction=reduction, **options)
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
-        return (call("focal_loss_grad", x, target, **options, scale=float(dy) * factor),)
+        return (call("focal_loss_grad", x, target, dy, factor, **options),)
 
-    return record("focal_loss", scalar(total * factor, logits), (logits,), backward)
+    return record("focal_loss", loss, (logits,), backward)
 
 
 def dice_loss(p: Tensor, target: Any, smooth: float = 1.0) -> Tensor:
@@ -94,11 +90,7 @@ def dice_loss(p: Tensor, target: Any, smooth: float = 1.0) -> Tensor:
     plain sums, and smooth above and below, are what segmentation codes use (ZF_UNET). Raises ValueError for wrong
     shapes, targets out of range and a negative smooth.
     """
-    p, target, smooth = _overlapping(p, target, smooth, "dice_loss")
-    both, first, second = numbers(call("overlap", p.data, target))
-    above, below = 2 * both + smooth, first + second + smooth
-    ratio, a, b = (1.0, 0.0, 0.0) if below == 0 else (above / below, -2 / below, above / below**2)
-    return _one_minus("dice_loss", ratio, a, b, p, target)
+    return _overlap("dice", p, target, smooth)
 
 
 def jaccard_loss(p: Tensor, target: Any, smooth: float = 1.0) -> Tensor:
@@ -107,36 +99,30 @@ def jaccard_loss(p: Tensor, target: Any, smooth: float = 1.0) -> Tensor:
     Arguments, empty case and errors as for `dice_loss`. E is 0 where p is the target, 1 (for smooth = 0) where they
     do not meet, and never less than the Dice loss.
     """
-    p, target, smooth = _overlapping(p, target, smooth, "jaccard_loss")
-    both, first, second = numbers(call("overlap", p.data, target))
-    above, below = both + smooth, first + second - both + smooth
-    # d(above / below) / dp_i = (t_i below - above (1 - t_i)) / below^2
-    ratio, a, b = (1.0, 0.0, 0.0) if below == 0 else (above / below, -(above + below) / below**2, above / below**2)
-    return _one_minus("jaccard_loss", ratio, a, b, p, target)
+    return _overlap("jaccard", p, target, smooth)
 
 
-def _overlapping(p: Any, target: Any, smooth: float, what: str) -> tuple[Tensor, Any, float]:
-    """The arguments of an overlap loss, checked."""
-    p, smooth = as_tensor(p), float(smooth)
+def _overlap(kind: str, p: Any, target: Any, smooth: float) -> Tensor:
+    """1 - ratio of the kind, with its gradient dy (a t_i + b) in p_i."""
+    p, smooth, name = as_tensor(p), float(smooth), f"{kind}_loss"
     if not smooth >= 0:
-        raise ValueError(f"{what}: smooth is {smooth}; it must be at least 0")
-    return p, _target(target, p, what), smooth
-
-
-def _one_minus(name: str, ratio: float, a: float, b: float, p: Tensor, target: Any) -> Tensor:
-    """The tensor of 1 - ratio, whose derivative in p_i is a t_i + b."""
+        raise ValueError(f"{name}: smooth is {smooth}; it must be at least 0")
+    target = _target(target, p, name)
+    loss, slopes = call("overlap", p.data, target, kind=kind, smooth=smooth)
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
-        return (call("overlap_grad", target, a=float(dy) * a, b=float(dy) * b),)
+        return (call("overlap_grad", target, dy, slopes),)
 
-    return record(name, scalar(1.0 - ratio, p), (p,), backward)
+    return record(name, loss, (p,), backward)
 
 
 def _target(target: Any, x: Tensor, what: str, ignore_index: int | None = None, hard: bool = False) -> Any:
     """The target in x's shape and dtype and beside x, after checking that it lies in 0..1 (`hard`: is 0 or 1) or is
     ignored; one that lies on a device is not checked, as that would wait for it.
     """
-    target = _like(target, x, f"{what}: target")
+    target = data(target)
+    if not hasattr(target, "dtype"):
+        target = np.asarray(target)
     if isinstance(target, np.ndarray):
         good = (target == 0) | (target == 1) if hard else (target >= 0) & (target <= 1)
         if ignore_index is not None:
@@ -145,17 +131,15 @@ def _target(target: Any, x: Tensor, what: str, ignore_index: int | None = None, 
             allowed = "0 or 1" if hard else "in 0..1"
             ignored = "" if ignore_index is None else f", or ignore_index {ignore_index}"
             raise ValueError(f"{what}: target holds {target[~good][0]:g}; it must be {allowed}{ignored}")
-    return like(target, x)
+    return _like(target, x, f"{what}: target")
 
 
 def _like(array: Any, x: Tensor, what: str) -> Any:
-    """`array` in x's shape and dtype, contiguous. It may lack the last axis where that is 1."""
+    """`array` in x's shape and dtype, contiguous and beside x. It may lack the last axis where that is 1."""
     array = data(array)
     if not hasattr(array, "dtype"):
         array = np.asarray(array)
     if array.shape != x.shape and not (x.shape[-1:] == (1,) and array.shape == x.shape[:-1]):
         short = f", or {x.shape[:-1]}" if x.shape[-1:] == (1,) else ""
         raise ValueError(f"{what} has shape {array.shape}; it must be {x.shape}{short}")
-    if isinstance(array, np.ndarray):
-        array = np.ascontiguousarray(array, x.dtype)
-    return array.reshape(x.shape)
+    return beside(array, x).reshape(x.shape)

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minunet.ops.shared import Tensor, as_tensor, call, data, like, numbers, record, scalar
-
-REDUCTIONS = ("mean", "sum", "weighted")
+from minunet.contract.loss import REDUCTIONS
+from minunet.ops.shared import Tensor, as_tensor, beside, call, data, like, record
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -37,27 +36,32 @@ def softmax_cross_entropy(
     reduction : divisor = the pixels that count ("mean"), 1 ("sum"), or sum_p w_p ("weighted")
 
     Returns a scalar tensor (shape ()); 0 where no pixel counts. Kept for backward: the logits (softmax is computed
-    again, which is cheaper than storing it). Raises ValueError for a label that is neither a class nor ignore_index.
+    again, which is cheaper than storing it). Raises ValueError for a label that is neither a class nor ignore_index;
+    labels that lie on a device are not looked at, as that would wait for it: there such a label makes the loss NaN.
     Source: U-Net (arXiv 1505.04597) eq. 1, with the minus sign and the divisor that it leaves out.
     """
     logits = as_tensor(logits)
-    target = data(target)
+    target = placed_labels(target, logits, ignore_index)
     if reduction not in REDUCTIONS:
         raise ValueError(f"softmax_cross_entropy: reduction {reduction!r} is unknown; it is one of {REDUCTIONS}")
-    if isinstance(target, np.ndarray):
-        target = like(labels(target, logits.shape[-1], ignore_index), logits)
-    weights = (_like(w, logits) for w in (weight_map, class_weight))
-    arrays = (logits.data, target, *weights)
-    total, weighted, counted = numbers(call("softmax_cross_entropy", *arrays, ignore_index=ignore_index))
-    divisor = {"mean": counted, "sum": 1.0, "weighted": weighted}[reduction]
-    factor = 1.0 / divisor if divisor > 0 else 0.0
-    loss = scalar(total * factor, logits)
+    weights = tuple(beside(w, logits) for w in (weight_map, class_weight))
+    x, options = logits.data, {"ignore_index": ignore_index}
+    loss, factor = call("softmax_cross_entropy", x, target, *weights, reduction=reduction, **options)
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
-        scale = float(dy) * factor
-        return (call("softmax_cross_entropy_grad", *arrays, ignore_index=ignore_index, scale=scale),)
+        return (call("softmax_cross_entropy_grad", x, target, dy, factor, *weights, **options),)
 
     return record("softmax_cross_entropy", loss, (logits,), backward)
+
+
+def placed_labels(target: Any, logits: Tensor, ignore_index: int) -> Any:
+    """Integer labels as contiguous int32 beside the logits; those of the host are checked on their way."""
+    target = data(target)
+    if not hasattr(target, "dtype"):
+        target = np.asarray(target)
+    if isinstance(target, np.ndarray):
+        return like(labels(target, logits.shape[-1], ignore_index), logits)
+    return target if target.flags.c_contiguous else target.copy()
 
 
 def labels(target: np.ndarray, n_classes: int, ignore_index: int) -> np.ndarray:
@@ -71,11 +75,3 @@ def labels(target: np.ndarray, n_classes: int, ignore_index: int) -> np.ndarray:
             f" ignore_index {ignore_index}; map the labels to classes first"
         )
     return np.ascontiguousarray(target, dtype=np.int32)
-
-
-def _like(weights: Any, logits: Tensor) -> Any:
-    """Weights as a contiguous array of the logits' dtype, beside them; None stays None."""
-    weights = data(weights)
-    if isinstance(weights, np.ndarray | list | tuple):
-        weights = np.ascontiguousarray(weights, logits.dtype)
-    return like(weights, logits)

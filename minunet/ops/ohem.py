@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minunet.ops.loss import labels, softmax_cross_entropy
-from minunet.ops.shared import Tensor, as_tensor, call, data, like
+from minunet.ops.loss import placed_labels, softmax_cross_entropy
+from minunet.ops.shared import Tensor, as_tensor, call
 
 
 def ohem_cross_entropy(
@@ -37,23 +37,23 @@ def ohem_cross_entropy(
         raise ValueError(f"ohem_cross_entropy: threshold is {threshold}; it is a probability, above 0 and at most 1")
     if min_kept < 0:
         raise ValueError(f"ohem_cross_entropy: min_kept is {min_kept}; it must be at least 0")
-    target = data(target)
-    if isinstance(target, np.ndarray):
-        target = like(labels(target, logits.shape[-1], ignore_index), logits)
+    target = placed_labels(target, logits, ignore_index)
     loss = call("pixel_cross_entropy", logits.data, target, ignore_index=ignore_index)
-    easy = loss < _bar(loss, -log(threshold), min_kept)  # a NaN is not easy: it is kept, and shows
-    chosen = target.copy()
-    chosen[easy] = ignore_index  # so "mean" divides by the pixels kept
+    easy = _easy(loss, -log(threshold), min_kept)
+    chosen = target + (ignore_index - target) * easy  # ignored, so "mean" divides by the pixels kept
     return softmax_cross_entropy(logits, chosen, class_weight=class_weight, ignore_index=ignore_index)
 
 
-def _bar(loss: Any, bar: float, min_kept: int) -> float:
-    """The least loss that is kept: `bar`, or the min_kept-th largest where fewer than min_kept reach that.
+def _easy(loss: Any, bar: float, min_kept: int) -> Any:
+    """Which pixels are left out: below `bar`, and below the min_kept-th largest loss.
 
-    loss : (N, H, W), -1 on ignored pixels
+    loss : (N, H, W), -1 on ignored pixels, so that the bar leaves out no labelled pixel where those are fewer than
+           min_kept. A NaN is not easy: it is kept, and shows.
     """
-    if int((loss >= bar).sum()) >= min_kept:
-        return bar
-    flat = Tensor(loss).numpy().reshape(-1)  # on the host, where NumPy puts one element into its place in O(n)
-    least = flat.size - min(min_kept, int((flat != -1).sum()))
-    return float(np.partition(flat, least)[least]) if least < flat.size else bar
+    easy = loss < bar
+    kept = min(min_kept, loss.size)
+    if kept == 0 or (isinstance(loss, np.ndarray) and loss.size - np.count_nonzero(easy) >= kept):
+        return easy  # so many reach the bar; a device is not asked for their number, as that would wait for it
+    ordered = loss.reshape(-1).copy()
+    ordered.partition(ordered.size - kept)  # O(n) on the host; CuPy sorts, and reads nothing back
+    return easy & (loss < ordered[ordered.size - kept])

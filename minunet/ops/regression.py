@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet.ops.shared import Tensor, as_tensor, call, data, like, numbers, record, scalar
+from minunet.ops.shared import Tensor, as_tensor, beside, call, data, record
 
 
 def mse_loss(x: Tensor, target: Any) -> Tensor:
@@ -39,12 +39,9 @@ def _mean(kind: str, x: Any, target: Any) -> Tensor:
         target = np.asarray(target)
     if target.shape != x.shape or prod(x.shape) == 0:
         raise ValueError(f"{kind}_loss: target {target.shape} and x {x.shape} must have one shape, and an element")
-    if isinstance(target, np.ndarray):
-        target = like(np.ascontiguousarray(target, x.dtype).reshape(x.shape), x)
-    arrays, factor = (x.data, target), 1.0 / prod(x.shape)
-    (total,) = numbers(call("distance", *arrays, kind=kind))
+    arrays = x.data, beside(target, x)
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any]:
-        return (call("distance_grad", *arrays, kind=kind, scale=float(dy) * factor),)
+        return (call("distance_grad", *arrays, dy, kind=kind),)
 
-    return record(f"{kind}_loss", scalar(total * factor, x), (x,), backward)
+    return record(f"{kind}_loss", call("distance", *arrays, kind=kind), (x,), backward)

@@ -10,7 +10,7 @@ import numpy as np
 from minunet.backends import call, owner
 from minunet.tensor import Tensor, record
 
-__all__ = ["Tensor", "as_tensor", "call", "data", "four", "like", "numbers", "pair", "record", "scalar"]
+__all__ = ["Tensor", "as_tensor", "beside", "call", "data", "four", "like", "pair", "record"]
 
 
 def as_tensor(x: Any) -> Tensor:
@@ -30,14 +30,15 @@ def like(values: np.ndarray, x: Tensor) -> Any:
     return owner(x.data).asarray(values).reshape(values.shape)
 
 
-def numbers(array: Any) -> list[float]:
-    """The elements of a small array of one axis, in one copy from its device."""
-    return owner(array).numpy(array).tolist()
-
-
-def scalar(value: float, x: Tensor) -> Any:
-    """A number as an array of shape () beside x, in its dtype."""
-    return like(np.asarray(value, x.dtype), x)
+def beside(array: Any, x: Tensor) -> Any:
+    """An array (or NumPy sequence) as a contiguous one of x's dtype where x lies; itself where it is that already."""
+    array = data(array)
+    if isinstance(array, np.ndarray | np.generic | list | tuple | int | float):
+        shape = np.shape(array)
+        return like(np.ascontiguousarray(array, x.dtype).reshape(shape), x)
+    if array is not None and array.dtype != x.dtype:
+        array = array.astype(x.dtype)
+    return array if array is None or array.flags.c_contiguous else array.copy()
 
 
 def pair(value: int | tuple[int, int], name: str, least: int | None = None) -> tuple[int, int]:

@@ -1,4 +1,9 @@
-"""The training loop: steps, validations, saves, and what a stop or a broken loss does."""
+"""The training loop: steps, validations, saves, and what a stop or a broken loss does.
+
+On the CPU every step's loss is looked at before its gradient is. On a device that would stop the work of each step, so
+there the losses stay (`unread`) and are read every LOG_EVERY steps, and always before a save or a validation: what is
+saved has seen finite losses only.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 from minunet import backends, ops
-from minunet.data import Dataset, enet_weights, median_frequency_weights
+from minunet.data import Dataset
 from minunet.data.tiles import window
 from minunet.errors import UserError
 from minunet.models import Network
-from minunet.nn.optim import SGD, Adam, Optimizer
 from minunet.predict import predict
 from minunet.tensor import Tensor
 from minunet.training.config import Config
@@ -29,6 +33,8 @@ from minunet.training.objective import objective
 from minunet.training.sampler import Batch, Sampler
 from minunet.training.schedule import learning_rate, total_steps
 from minunet.training.seen import Seen
+from minunet.training.setup import class_weights, loss_scale, make_optimizer
+from minunet.training.unread import Unread
 
 LOG_EVERY = 20  # steps that one row of the log averages
 SAVE_SECONDS = 30.0  # a kill loses at most this much work
@@ -80,9 +86,16 @@ class Trainer:
         self.step_pixels = pixels * config.batch * config.accumulate
         self.total = total_steps(config, labels.size, pixels)
         self.optimizer = make_optimizer(config, model)
+        self.optimizer.loss_scale = loss_scale(config, pixels * config.batch)
+        self.dy = None  # where backward starts; None: 1
+        if self.optimizer.loss_scale != 1:
+            self.dy = backends.get().empty((), np.float32)
+            self.dy.fill(self.optimizer.loss_scale)
         self.judge = JUDGES[data.scored](data, self.held_out)
         self.seen: Seen | None = None  # by the last validation
         self.broken: Batch | None = None  # whose loss was not finite
+        backend = backends.get()
+        self.unread = None if backend.Array is np.ndarray else Unread(backend, LOG_EVERY, config.accumulate)
         self.stopped = False
 
     def progress(self) -> float:
@@ -102,13 +115,28 @@ class Trainer:
             if not math.isfinite(values[-1]):
                 self.broken = batch
                 return values[-1]
-            if k == 0:
-                self.optimizer.zero_grad()
-            (loss if len(batches) == 1 else ops.scale(loss, 1 / len(batches))).backward()
+            self._backward(loss, k, len(batches))
+        self._update(rate)
+        return sum(values) / len(values)
+
+    def step_unread(self, batches: list[Batch]) -> None:
+        """`step` on a device, without waiting for it: the losses are kept there, in `unread`."""
+        for k, batch in enumerate(batches):
+            loss = self.loss(batch)
+            self.unread.keep(loss.data)
+            self._backward(loss, k, len(batches))
+        self._update()
+
+    def _backward(self, loss: Tensor, k: int, count: int) -> None:
+        """Gradients of batch k of `count`, added to those of the batches before it."""
+        if k == 0:
+            self.optimizer.zero_grad()
+        (loss if count == 1 else ops.scale(loss, 1 / count)).backward(self.dy)
+
+    def _update(self, rate: float | None = None) -> None:
         done = self.progress() if self.total is None else (self.state.step + 0.5) / self.total
         self.optimizer.lr = learning_rate(self.config, done) if rate is None else rate
         self.optimizer.step()
-        return sum(values) / len(values)
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a batch, on the tape."""
@@ -118,6 +146,7 @@ class Trainer:
     def run(self, bar: tqdm, say: Callable[[str], None]) -> None:
         """Train until the budget is used or a signal asks to stop. Raises DivergedError if the loss breaks."""
         state, saved = self.state, time.monotonic()
+        shown = state.step, saved  # since when the speed is counted
         self.model.train()
         together = self.config.accumulate
         batches = self.sampler.batches(state.step * together)
@@ -126,26 +155,52 @@ class Trainer:
                 while self.progress() < 1 and not self.stopped:
                     start = time.monotonic()
                     now = [next(batches) for _ in range(together)]
-                    waited = time.monotonic() - start
-                    loss = self.step(now)
-                    if not math.isfinite(loss):
-                        raise DivergedError(f"the loss became {loss} at step {state.step + 1}{self._where()}")
-                    state.step += 1
-                    state.waiting += waited
-                    self._log(loss)
-                    state.seconds += time.monotonic() - start
-                    self._advance(bar, loss, time.monotonic() - start)
+                    state.waiting += time.monotonic() - start
+                    self._one(now)
+                    seconds = time.monotonic() - start
+                    state.seconds += seconds
+                    bar.update(1 if self.total is not None else min(seconds, bar.total - bar.n))
+                    if self.unread is None or not len(self.unread):
+                        shown = self._show(bar, *shown)
                     if self.progress() * self.config.validate >= state.validations + 1 and self.progress() < 1:
                         start = time.monotonic()
+                        self.read_losses()
                         self.validate(say)
                         state.seconds += time.monotonic() - start
                         saved = -math.inf
                     if time.monotonic() - saved >= SAVE_SECONDS:
+                        self.read_losses()
                         self.save(self)
                         saved = time.monotonic()
         finally:
             batches.close()
+        self.read_losses()
         self.save(self)
+
+    def _one(self, batches: list[Batch]) -> None:
+        """A step, its loss in the log: now, or when it is read."""
+        if self.unread is not None:
+            self.step_unread(batches)
+            self.state.step += 1
+            if len(self.state.pending) + len(self.unread) == LOG_EVERY:
+                self.read_losses()
+            return
+        loss = self.step(batches)
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss became {loss} at step {self.state.step + 1}{self._where()}")
+        self.state.step += 1
+        self._log(loss)
+
+    def read_losses(self) -> None:
+        """Log the losses that wait on the device, if there is one. Raises DivergedError where one is not finite."""
+        if self.unread is None or not len(self.unread):
+            return
+        losses, now = self.unread.read(), self.state.step
+        for k, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                self.state.step = now - len(losses) + k  # the good steps
+                raise DivergedError(f"the loss became {loss} at step {self.state.step + 1} (seen at step {now})")
+            self._log(loss)
 
     def _where(self) -> str:
         """Which layer a loss that is not finite came from: the failed batch once more, every layer watched."""
@@ -165,11 +220,13 @@ class Trainer:
         row = {"step": state.step, "seconds": round(state.seconds, 2), "learning_rate": self.optimizer.lr}
         state.log.append({**row, **values})
 
-    def _advance(self, bar: tqdm, loss: float, seconds: float) -> None:
-        recent = self.state.pending or [loss]
-        speed = self.step_pixels / max(seconds, 1e-9)
+    def _show(self, bar: tqdm, step: int, begin: float) -> tuple[int, float]:
+        """The loss, and the speed since (step, begin), behind the bar. Returns where the next time starts."""
+        now = time.monotonic()
+        speed = self.step_pixels * (self.state.step - step) / max(now - begin, 1e-9)
+        recent = self.state.pending or [row["loss"] for row in self.state.log[-1:]]
         bar.set_postfix_str(f"loss {np.mean(recent):.4f}, {tqdm.format_sizeof(speed)} pixels/s", refresh=False)
-        bar.update(1 if self.total is not None else min(seconds, bar.total - bar.n))
+        return self.state.step, now
 
     def predict_held_out(self, average: int = 1, progress: Any = None) -> Iterator[np.ndarray]:
         """Class probabilities float32 (H, W, K) of the held-out images, one after the other."""
@@ -229,21 +286,6 @@ class Trainer:
             self.save(self)
         self.seen = seen
         return verdict
-
-
-def class_weights(config: Config, labels: np.ndarray, n_classes: int) -> np.ndarray | None:
-    """The weights of the classes that the Config names, float32 (K,), from the training labels."""
-    if config.class_weights == "none":
-        return None
-    return {"median": median_frequency_weights, "enet": enet_weights}[config.class_weights](labels, n_classes)
-
-
-def make_optimizer(config: Config, model: Network) -> Optimizer:
-    """The optimiser that the Config names."""
-    if config.optimizer == "adam":
-        return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    options = {"momentum": config.momentum, "weight_decay": config.weight_decay, "nesterov": bool(config.nesterov)}
-    return SGD(model.parameters(), lr=config.lr, **options)
 
 
 @contextmanager

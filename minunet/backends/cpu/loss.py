@@ -17,6 +17,7 @@ from minunet.backends.cpu.loss_binary import (
     focal_loss_grad,
     overlap,
     overlap_grad,
+    reduce,
     sigmoid_cross_entropy,
     sigmoid_cross_entropy_grad,
 )
@@ -187,12 +188,13 @@ def _check_targets(wrong: float, target: np.ndarray, classes: int, ignore_index:
         )
 
 
-def softmax_cross_entropy(sums, logits, target, weight_map, class_weight, *, ignore_index):
+def softmax_cross_entropy(loss, factor, logits, target, weight_map, class_weight, *, ignore_index, reduction):
     flat, tasks = _pixels(logits)
     parts = np.empty((tasks, 4))
     _loss(parts, flat, target.reshape(-1), *_weights(logits, weight_map, class_weight), ignore_index)
-    *sums[...], wrong = parts.sum(axis=0)
+    total, weighted, counted, wrong = parts.sum(axis=0)
     _check_targets(wrong, target, flat.shape[1], ignore_index)
+    reduce(loss, factor, total, {"mean": counted, "sum": 1.0, "weighted": weighted}[reduction])
 
 
 @njit(**SERIAL)
@@ -230,11 +232,12 @@ def _loss_grad(dx, x, target, weight_map, class_weight, ignore_index, scale, wro
             _loss_grad_task(dx, x, target, weight_map, class_weight, ignore_index, scale, wrong, t)
 
 
-def softmax_cross_entropy_grad(dlogits, logits, target, weight_map, class_weight, *, ignore_index, scale):
+def softmax_cross_entropy_grad(dlogits, logits, target, dy, factor, weight_map, class_weight, *, ignore_index):
     flat, tasks = _pixels(logits)
     wrong = np.empty(tasks, np.int64)
     weights = _weights(logits, weight_map, class_weight)
-    _loss_grad(dlogits.reshape(flat.shape), flat, target.reshape(-1), *weights, ignore_index, float(scale), wrong)
+    scale = dy.item() * factor.item()
+    _loss_grad(dlogits.reshape(flat.shape), flat, target.reshape(-1), *weights, ignore_index, scale, wrong)
     _check_targets(wrong.any(), target, flat.shape[1], ignore_index)
 
 

@@ -85,11 +85,19 @@ def parts(x: np.ndarray, n: int) -> np.ndarray:
     return np.empty((-(-x.size // CHUNK), n))
 
 
-def sigmoid_cross_entropy(sums, logits, target, weight_map, *, ignore_index):
+def reduce(loss: np.ndarray, factor: np.ndarray, total: float, divisor: float) -> None:
+    """factor = 1 / divisor, or 0 where that is not positive; loss = factor total."""
+    inverse = 1.0 / divisor if divisor > 0 else 0.0
+    factor[...] = inverse
+    loss[...] = total * inverse
+
+
+def sigmoid_cross_entropy(loss, factor, logits, target, weight_map, *, ignore_index, reduction):
     each = parts(logits, 3)
     weights = _flat(logits, weight_map)
     _cross_entropy(each, logits.reshape(-1), target.reshape(-1), weights, float(ignore_index))
-    sums[...] = each.sum(axis=0)
+    total, weighted, counted = each.sum(axis=0)
+    reduce(loss, factor, total, {"mean": counted, "sum": 1.0, "weighted": weighted}[reduction])
 
 
 @njit(**SERIAL)
@@ -116,9 +124,9 @@ def _cross_entropy_grad(dx, x, target, weight_map, ignored, scale):
             _cross_entropy_grad_chunk(dx[a:b], x[a:b], target[a:b], weight_map[a:b], ignored, scale)
 
 
-def sigmoid_cross_entropy_grad(dlogits, logits, target, weight_map, *, ignore_index, scale):
+def sigmoid_cross_entropy_grad(dlogits, logits, target, dy, factor, weight_map, *, ignore_index):
     arrays = dlogits.reshape(-1), logits.reshape(-1), target.reshape(-1), _flat(logits, weight_map)
-    _cross_entropy_grad(*arrays, float(ignore_index), float(scale))
+    _cross_entropy_grad(*arrays, float(ignore_index), dy.item() * factor.item())
 
 
 @njit(**SERIAL)
@@ -154,10 +162,11 @@ def _focal(sums, x, target, gamma, alpha, ignored):
             _focal_chunk(sums[k], x[a:b], target[a:b], gamma, alpha, ignored)
 
 
-def focal_loss(sums, logits, target, *, gamma, alpha, ignore_index):
+def focal_loss(loss, factor, logits, target, *, gamma, alpha, ignore_index, reduction):
     each = parts(logits, 2)
     _focal(each, logits.reshape(-1), target.reshape(-1), float(gamma), float(alpha), float(ignore_index))
-    sums[...] = each.sum(axis=0)
+    total, counted = each.sum(axis=0)
+    reduce(loss, factor, total, counted if reduction == "mean" else 1.0)
 
 
 @njit(**SERIAL)
@@ -185,9 +194,9 @@ def _focal_grad(dx, x, target, gamma, alpha, ignored, scale):
             _focal_grad_chunk(dx[a:b], x[a:b], target[a:b], gamma, alpha, ignored, scale)
 
 
-def focal_loss_grad(dlogits, logits, target, *, gamma, alpha, ignore_index, scale):
+def focal_loss_grad(dlogits, logits, target, dy, factor, *, gamma, alpha, ignore_index):
     arrays = dlogits.reshape(-1), logits.reshape(-1), target.reshape(-1)
-    _focal_grad(*arrays, float(gamma), float(alpha), float(ignore_index), float(scale))
+    _focal_grad(*arrays, float(gamma), float(alpha), float(ignore_index), dy.item() * factor.item())
 
 
 @njit(**SERIAL)
@@ -215,10 +224,17 @@ def _overlap(sums, p, target):
             _overlap_chunk(sums[k], p[k * CHUNK : (k + 1) * CHUNK], target[k * CHUNK : (k + 1) * CHUNK])
 
 
-def overlap(sums, p, target):
+def overlap(loss, slopes, p, target, *, kind, smooth):
     each = parts(p, 3)
     _overlap(each, p.reshape(-1), target.reshape(-1))
-    sums[...] = each.sum(axis=0)
+    both, first, second = each.sum(axis=0).tolist()
+    dice = kind == "dice"
+    u, v = ((2 * both if dice else both) + smooth), ((first + second if dice else first + second - both) + smooth)
+    if v == 0:  # nothing there and nothing found
+        loss[...], slopes[...] = 0.0, 0.0
+    else:
+        loss[...] = 1.0 - u / v
+        slopes[...] = (-2.0 / v if dice else -(u + v) / v**2), u / v**2
 
 
 @njit(**SERIAL)
@@ -238,5 +254,6 @@ def _overlap_grad(dp, target, a, b):
             _overlap_grad_chunk(dp[i:j], target[i:j], a, b)
 
 
-def overlap_grad(dp, target, *, a, b):
-    _overlap_grad(dp.reshape(-1), target.reshape(-1), float(a), float(b))
+def overlap_grad(dp, target, dy, slopes):
+    scale, (a, b) = dy.item(), slopes.tolist()
+    _overlap_grad(dp.reshape(-1), target.reshape(-1), scale * a, scale * b)

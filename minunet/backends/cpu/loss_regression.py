@@ -44,10 +44,10 @@ def _distance(sums, kind, x, target):
             sums[k, 0] = _distance_chunk(kind, x[a:b], target[a:b])
 
 
-def distance(sums, x, target, *, kind):
+def distance(loss, x, target, *, kind):
     each = parts(x, 1)
     _distance(each, KINDS[kind], x.reshape(-1), target.reshape(-1))
-    sums[...] = each.sum(axis=0)
+    loss[...] = each.sum() * (1.0 / x.size)
 
 
 @njit(**SERIAL)
@@ -76,5 +76,5 @@ def _distance_grad(kind, dx, x, target, scale):
             _distance_grad_chunk(kind, dx[a:b], x[a:b], target[a:b], scale)
 
 
-def distance_grad(dx, x, target, *, kind, scale):
-    _distance_grad(KINDS[kind], dx.reshape(-1), x.reshape(-1), target.reshape(-1), float(scale))
+def distance_grad(dx, x, target, dy, *, kind):
+    _distance_grad(KINDS[kind], dx.reshape(-1), x.reshape(-1), target.reshape(-1), dy.item() / x.size)

@@ -11,6 +11,7 @@ from minunet.backends.numba_cuda.library import sizes
 
 FILE, SUMS = "loss", "loss_sums"
 DISTANCES = {"mse": 0, "mae": 1, "smooth_l1": 2}  # MSE, MAE, SMOOTH_L1 of loss_sums.py
+OVERLAPS = {"dice": 0, "jaccard": 1}  # DICE, JACCARD of loss_sums.py
 
 
 def softmax(device, y, x):
@@ -28,16 +29,23 @@ def _weighted(logits: Any, target: Any, weight_map: Any, class_weight: Any) -> t
     return matrix(logits), target.reshape(-1), weights.reshape(-1), classes, mapped, classed
 
 
-def softmax_cross_entropy(device, sums, logits, target, weight_map=None, class_weight=None, *, ignore_index):
+REDUCTION = {"mean": 2, "sum": -1, "weighted": 1}  # which sum divides, -1: none
+
+
+def softmax_cross_entropy(
+    device, loss, factor, logits, target, weight_map=None, class_weight=None, *, ignore_index, reduction
+):
     arguments = (*_weighted(logits, target, weight_map, class_weight), ignore_index)
-    _sums(device, FILE, "softmax_cross_entropy_partial", sums, target.size, *arguments)
+    partial = _sums(device, FILE, "softmax_cross_entropy_partial", 3, target.size, *arguments)
+    _reduce(device, loss, factor, partial, REDUCTION[reduction])
 
 
 def softmax_cross_entropy_grad(
-    device, dlogits, logits, target, weight_map=None, class_weight=None, *, ignore_index, scale
+    device, dlogits, logits, target, dy, factor, weight_map=None, class_weight=None, *, ignore_index
 ):
-    arguments = (*_weighted(logits, target, weight_map, class_weight), ignore_index, *real(logits, scale))
-    flat(device, FILE, "softmax_cross_entropy_grad", target.size, matrix(dlogits), *arguments)
+    x, t, *weights = _weighted(logits, target, weight_map, class_weight)
+    arguments = (matrix(dlogits), x, t, *_flat(dy, factor), *weights, ignore_index)
+    flat(device, FILE, "softmax_cross_entropy_grad", target.size, *arguments)
 
 
 def pixel_cross_entropy(device, loss, logits, target, *, ignore_index):
@@ -45,52 +53,62 @@ def pixel_cross_entropy(device, loss, logits, target, *, ignore_index):
     flat(device, FILE, "pixel_cross_entropy", target.size, *arguments)
 
 
-def _sums(device: Device, stem: str, kernel: str, sums: Any, n: int, *arguments: Any) -> None:
-    """sums, by a kernel (partial, ...) over n elements that leaves each block's, and one that adds those."""
+def _sums(device: Device, stem: str, kernel: str, sums: int, n: int, *arguments: Any) -> Any:
+    """(blocks, sums), by a kernel (partial, ...) over n elements that leaves each block's."""
     s = sizes()
     blocks = max(1, min(s.MOST_PARTS, ceil_div(n, s.THREADS)))
-    partial = device.empty((blocks, sums.size), np.float64)
+    partial = device.empty((blocks, sums), np.float64)
     launch(device, stem, kernel, blocks, s.THREADS, partial, *arguments)
-    launch(device, SUMS, "sums_finish", 1, s.THREADS, sums, partial)
+    return partial
+
+
+def _reduce(device: Device, loss: Any, factor: Any, partial: Any, divisor: int, count: int = 1) -> None:
+    """loss = factor times the first sum, factor = 1 / sum number `divisor`; 1 / count where that is -1."""
+    launch(device, SUMS, "loss_finish", 1, sizes().THREADS, *_flat(loss, factor), partial, divisor, count)
 
 
 def _flat(*arrays: Any) -> tuple[Any, ...]:
     return tuple(a.reshape(-1) for a in arrays)
 
 
-def sigmoid_cross_entropy(device, sums, logits, target, weight_map=None, *, ignore_index):
+def sigmoid_cross_entropy(device, loss, factor, logits, target, weight_map=None, *, ignore_index, reduction):
     weights, mapped = optional(weight_map, logits)
     arguments = (*_flat(logits, target, weights), mapped, *real(logits, ignore_index))
-    _sums(device, SUMS, "sigmoid_cross_entropy_partial", sums, logits.size, *arguments)
+    partial = _sums(device, SUMS, "sigmoid_cross_entropy_partial", 3, logits.size, *arguments)
+    _reduce(device, loss, factor, partial, REDUCTION[reduction])
 
 
-def sigmoid_cross_entropy_grad(device, dlogits, logits, target, weight_map=None, *, ignore_index, scale):
+def sigmoid_cross_entropy_grad(device, dlogits, logits, target, dy, factor, weight_map=None, *, ignore_index):
     weights, mapped = optional(weight_map, logits)
-    arguments = (*_flat(dlogits, logits, target, weights), mapped, *real(logits, ignore_index, scale))
+    arguments = (*_flat(dlogits, logits, target, dy, factor, weights), mapped, *real(logits, ignore_index))
     flat(device, SUMS, "sigmoid_cross_entropy_grad", logits.size, *arguments)
 
 
-def focal_loss(device, sums, logits, target, *, gamma, alpha, ignore_index):
+def focal_loss(device, loss, factor, logits, target, *, gamma, alpha, ignore_index, reduction):
     arguments = (*_flat(logits, target), *real(logits, gamma, alpha, ignore_index))
-    _sums(device, SUMS, "focal_loss_partial", sums, logits.size, *arguments)
+    partial = _sums(device, SUMS, "focal_loss_partial", 2, logits.size, *arguments)
+    _reduce(device, loss, factor, partial, 1 if reduction == "mean" else -1)
 
 
-def focal_loss_grad(device, dlogits, logits, target, *, gamma, alpha, ignore_index, scale):
-    arguments = (*_flat(dlogits, logits, target), *real(logits, gamma, alpha, ignore_index, scale))
+def focal_loss_grad(device, dlogits, logits, target, dy, factor, *, gamma, alpha, ignore_index):
+    arguments = (*_flat(dlogits, logits, target, dy, factor), *real(logits, gamma, alpha, ignore_index))
     flat(device, SUMS, "focal_loss_grad", logits.size, *arguments)
 
 
-def overlap(device, sums, p, target):
-    _sums(device, SUMS, "overlap_partial", sums, p.size, *_flat(p, target))
+def overlap(device, loss, slopes, p, target, *, kind, smooth):
+    partial = _sums(device, SUMS, "overlap_partial", 3, p.size, *_flat(p, target))
+    arguments = (*_flat(loss, slopes), partial, OVERLAPS[kind], np.float64(smooth))
+    launch(device, SUMS, "overlap_finish", 1, sizes().THREADS, *arguments)
 
 
-def overlap_grad(device, dp, target, *, a, b):
-    flat(device, SUMS, "overlap_grad", dp.size, *_flat(dp, target), *real(dp, a, b))
+def overlap_grad(device, dp, target, dy, slopes):
+    flat(device, SUMS, "overlap_grad", dp.size, *_flat(dp, target, dy, slopes))
 
 
-def distance(device, sums, x, target, *, kind):
-    _sums(device, SUMS, "distance_partial", sums, x.size, *_flat(x, target), DISTANCES[kind])
+def distance(device, loss, x, target, *, kind):
+    partial = _sums(device, SUMS, "distance_partial", 1, x.size, *_flat(x, target), DISTANCES[kind])
+    _reduce(device, loss, device.empty((1,), loss.dtype), partial, -1, x.size)
 
 
-def distance_grad(device, dx, x, target, *, kind, scale):
-    flat(device, SUMS, "distance_grad", dx.size, *_flat(dx, x, target), DISTANCES[kind], *real(dx, scale))
+def distance_grad(device, dx, x, target, dy, *, kind):
+    flat(device, SUMS, "distance_grad", dx.size, *_flat(dx, x, target, dy), DISTANCES[kind], *real(dx, 1 / x.size))

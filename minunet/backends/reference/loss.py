@@ -7,6 +7,7 @@ import numpy as np
 from minunet.backends.reference.loss_binary import (
     focal_loss,
     focal_loss_grad,
+    inverse,
     overlap,
     overlap_grad,
     sigmoid_cross_entropy,
@@ -41,21 +42,24 @@ def softmax_grad(dx, dy, y):
     dx[...] = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
 
 
-def softmax_cross_entropy(sums, logits, target, weight_map=None, class_weight=None, *, ignore_index):
-    """sums = (sum_p w_p l_p, sum_p w_p, pixels counted); l_p = log sum_k exp(logits_pk) - logits_p,target_p."""
+def softmax_cross_entropy(loss, factor, logits, target, weight_map=None, class_weight=None, *, ignore_index, reduction):
+    """loss = factor sum_p w_p l_p; l_p = log sum_k exp(logits_pk) - logits_p,target_p; factor = 1 / divisor."""
     counted = target != ignore_index
-    loss = _loss(logits[counted], target[counted])
+    each = _loss(logits[counted], target[counted])
     weight = _weight(target, weight_map, class_weight, counted)[counted]
-    sums[...] = (weight * loss).sum(), weight.sum(), counted.sum()
+    factor[...] = inverse({"mean": counted.sum(), "sum": 1, "weighted": weight.sum()}[reduction])
+    loss[...] = (weight * each).sum() * factor
 
 
-def softmax_cross_entropy_grad(dlogits, logits, target, weight_map=None, class_weight=None, *, ignore_index, scale):
-    """dlogits_pk = scale w_p (softmax_pk - [k = target_p]); 0 on ignored pixels."""
+def softmax_cross_entropy_grad(
+    dlogits, logits, target, dy, factor, weight_map=None, class_weight=None, *, ignore_index
+):
+    """dlogits_pk = dy factor w_p (softmax_pk - [k = target_p]); 0 on ignored pixels."""
     counted = target != ignore_index
     _check(target[counted], logits.shape[-1])
     hit = np.arange(logits.shape[-1]) == target[..., None]  # [k = target_p]
     weight = _weight(target, weight_map, class_weight, counted)
-    dlogits[...] = scale * weight[..., None] * (_softmax(logits) - hit)
+    dlogits[...] = dy.item() * factor.item() * weight[..., None] * (_softmax(logits) - hit)
     dlogits[~counted] = 0  # whatever stands there, even NaN times a weight of 0
 
 
