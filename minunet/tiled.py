@@ -191,7 +191,8 @@ def predict_target(
     try:
         return _predict_target(model, read, plan, target, progress)
     except DeviceMemoryError as error:
-        raise UserError(f"{error.what}; {_fitting(model, plan)}") from error
+        what = error.what
+    raise UserError(f"{what}; {_fitting(model, plan)}")  # here, where the error no longer holds the window's arrays
 
 
 def _predict_target(
@@ -218,8 +219,10 @@ def _predict_target(
 
 def room() -> int:
     """Bytes that the arrays of a window may take where nobody says how many."""
-    device = getattr(backends.get(), "capacity", None)
-    return MEMORY if device is None else min(MEMORY, int(SHARE * device()))
+    backend = backends.get()
+    if not hasattr(backend, "capacity"):
+        return MEMORY
+    return min(MEMORY, max(0, int(SHARE * (backend.capacity() - backend.occupied()))))
 
 
 def _fitting(model: Network, plan: Layout) -> str:

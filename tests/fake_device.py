@@ -8,6 +8,7 @@ between host and device are counted, and memory can be made short.
 
 from __future__ import annotations
 
+import gc
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,9 @@ class Device:
         self.limit = 1 << 40
 
     def take(self, nbytes: int) -> None:
-        """Raises DeviceMemoryError where so much is not there."""
+        """Raises DeviceMemoryError where so much is not there, as CuPy does: after what only cycles hold is gone."""
+        if self.live + nbytes > self.limit:
+            gc.collect()
         if self.live + nbytes > self.limit:
             raise DeviceMemoryError(f"the GPU's memory is full ({nbytes} bytes were asked for)")
         self.live += nbytes
@@ -241,7 +244,7 @@ def _module() -> ModuleType:
     module.empty, module.asarray, module.numpy = _empty, _asarray, _numpy
     module.available, module.reason = (lambda: True), (lambda: "")
     module.overlap = lambda a, b: np.may_share_memory(a._host, b._host)
-    module.capacity = lambda: _current[0].limit
+    module.capacity, module.occupied = (lambda: _current[0].limit), (lambda: _current[0].live)
     module.device = SimpleNamespace(architecture=lambda: 90)
     return module
 

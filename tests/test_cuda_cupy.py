@@ -140,8 +140,9 @@ def test_memory_overlap_and_one_number(stand_in):
     assert not cuda.overlap(memory[:4], memory[4:])
     assert cuda.asarray(np.asarray(3.0)).shape == ()
     stand_in.cuda.runtime.memGetInfo = lambda: (1000, 5000)
-    stand_in.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 234)
-    assert cuda.capacity() == 1234
+    pool = SimpleNamespace(total_bytes=lambda: 234, used_bytes=lambda: 200)
+    stand_in.get_default_memory_pool = lambda: pool
+    assert (cuda.capacity(), cuda.occupied()) == (1234, 200)
 
 
 @needs_nvrtc

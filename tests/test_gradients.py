@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 from gradient_losses import LOSSES
 
-from minunet import ops
+from minunet import backends, ops
 from minunet.differences import gradcheck
 from minunet.tensor import Tensor
 
@@ -32,6 +33,11 @@ def distinct(*shape: int) -> Callable[[Rng], np.ndarray]:
     """Values 1/16 apart, so that the place of a maximum does not move with a small step."""
     size = int(np.prod(shape))
     return lambda rng: ((rng.permutation(size) - size / 2 + 0.3) / 16).reshape(shape)
+
+
+def moved(a: np.ndarray) -> Any:
+    """A copy on the backend in use."""
+    return backends.get().asarray(a.copy())
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ for label, x, options in (
 UNIQUE = np.array([0, 7, 34, 3, 20, 11], np.int32).reshape(1, 2, 3, 1)
 SHARED = np.array([5, 5, 5, 0, 34, 0], np.int32).reshape(1, 2, 3, 1)
 for label, indices in (("", UNIQUE), (", indices that meet", SHARED)):
-    unpool = lambda x, indices=indices: ops.max_unpool2d(x, indices, (5, 7))  # noqa: E731
+    unpool = lambda x, indices=indices: ops.max_unpool2d(x, moved(indices), (5, 7))  # noqa: E731
     case(f"max_unpool2d{label}", unpool, normal(1, 2, 3, 1), linear=((0,),))
 for shape in ((2, 3, 5, 4), (3, 1, 1, 2)):
     case(f"global_avg_pool {shape}", ops.global_avg_pool, normal(*shape), linear=((0,),))
@@ -179,13 +185,13 @@ for training in (True, False):
     for activation in (None, *ops.ACTIVATIONS):
         for eps in (1e-5, 1e-3):
             bn = lambda x, g, b, t=training, a=activation, e=eps: ops.batch_norm(  # noqa: E731
-                x, g, b, MEAN.copy(), VAR.copy(), training=t, eps=e, activation=a
+                x, g, b, moved(MEAN), moved(VAR), training=t, eps=e, activation=a
             )
             case(f"batch_norm training={training} {activation} eps={eps}", bn,
                  normal(3, 4, 5, 3), off_zero(3), normal(3), linear=() if activation else ((1, 2),))  # fmt: skip
 
 case("batch_norm with a convolution's bias, in evaluation",
-     lambda x, g, b, c: ops.batch_norm(x, g, b, MEAN.copy(), VAR.copy(), training=False, bias=c),
+     lambda x, g, b, c: ops.batch_norm(x, g, b, moved(MEAN), moved(VAR), training=False, bias=c),
      normal(2, 3, 2, 3), off_zero(3), normal(3), normal(3))  # fmt: skip
 
 for label, options in (

@@ -9,6 +9,7 @@ A backend is a module with
 and, where its arrays are not NumPy's,
     overlap(a, b)              whether two contiguous arrays share memory
     capacity()                 bytes that arrays may take on the device, those that are there now included
+    occupied()                 bytes that arrays take there now
 It is imported when first used, so that `import minunet` needs neither Numba nor CuPy.
 """
 

@@ -29,7 +29,7 @@ def fitting(config: Config, model: Network, seen: tuple[int, int], slots: int, c
     sides = [s for s in range(1, min(seen)) if model.trace(s) is not None]
     side = _most(sides, lambda s: fits((s, s), 1))
     if side is None:
-        return "no tile fits beside the weights: give a smaller --width"
+        return "no tile fits beside the weights and the training images: give a smaller --width"
     return f"--tile {side} --batch 1 --accumulate {config.batch * config.accumulate} would fit"
 
 

@@ -154,6 +154,11 @@ def capacity() -> int:
     return module.cuda.runtime.memGetInfo()[0] + module.get_default_memory_pool().total_bytes()
 
 
+def occupied() -> int:
+    """Bytes that arrays take on the device now."""
+    return _cupy().get_default_memory_pool().used_bytes()
+
+
 @contextmanager
 def full() -> Iterator[None]:
     """CuPy's and CUDA's errors for a memory that is full as one for the user."""
