@@ -61,7 +61,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise  # the block's own trouble with another file
         raise UserError(f"{path}: cannot be written ({reason(error)}){remedy(error)}") from error
     finally:
-        tmp.unlink(missing_ok=True)
+        _remove(tmp)
         if held is not None:
             held.close()
 
@@ -87,13 +87,19 @@ def second_name(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> 
     except OSError as error:
         raise UserError(f"{other}: cannot be written ({reason(error)}){remedy(error)}") from error
     finally:
-        tmp.unlink(missing_ok=True)
+        _remove(tmp)
 
 
 def remove_left_over(path: str | os.PathLike[str]) -> None:
     """Remove what killed writers of `path` left beside it, for a file that may not be written again."""
     target = Path(path)
     _remove_left_over(target.parent, f".{target.name[:180]}.")
+
+
+def _remove(tmp: Path) -> None:
+    """Remove a temporary file, if it is there: on a read-only disk, removing nothing is an error of its own."""
+    if tmp.exists():
+        tmp.unlink(missing_ok=True)
 
 
 def _temporary(target: Path) -> Path:
