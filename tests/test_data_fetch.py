@@ -29,6 +29,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/gone.zip":
             self.send_error(404)
             return
+        if self.path in ("/loop.zip", "/far.zip", "/file.zip"):
+            self.send_response(302)
+            there = {"/loop.zip": "/loop.zip", "/far.zip": "/a.zip", "/file.zip": "file:///etc/passwd"}[self.path]
+            self.send_header("Location", there)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         body, begin = self.server.body, 0
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
@@ -38,6 +45,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_error(416)
                 return
         self.send_response(206 if begin else 200)
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin + self.server.shift}-{len(body) - 1}/{len(body)}")
         if self.server.tell:
             self.send_header("Content-Length", str(len(body) - begin))
         self.end_headers()
@@ -54,6 +63,7 @@ def server(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.body, made.cut, made.ranges, made.tell, made.asked = BODY, len(BODY), True, True, []
+    made.shift = 0
     made.address = f"http://127.0.0.1:{made.server_port}/a.zip"
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
@@ -92,6 +102,30 @@ def test_limits_and_errors(server, tmp_path, tell):
     with pytest.raises(DownloadError, match="refused"):
         fetch("http://127.0.0.1:9/x.zip", tmp_path / "d.zip", SHA, 1 << 20)
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".zip"]
+
+
+def test_redirects(server, tmp_path):
+    fetch(server.address.replace("a.zip", "far.zip"), tmp_path / "a.zip", SHA, 1 << 20)
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+    for name, words in (("loop.zip", "infinite loop"), ("file.zip", "302")):
+        with pytest.raises(DownloadError, match=words) as caught:
+            fetch(server.address.replace("a.zip", name), tmp_path / name, SHA, 1 << 20)
+        assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_cut_body_without_a_length_and_another_part_than_asked_for(server, tmp_path):
+    server.cut, server.tell = 300_000, False  # nothing but the checksum tells
+    with pytest.raises(DownloadError, match="checksum"):
+        fetch(server.address, tmp_path / "a.zip", SHA, 1 << 20)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a.zip.part").write_bytes(BODY[:1000])
+    server.shift = 7
+    with pytest.raises(DownloadError, match="from byte 1007 on, not from 1000"):
+        fetch(server.address, tmp_path / "a.zip", SHA, 1 << 20)
+    server.shift = 0
+    fetch(server.address, tmp_path / "a.zip", SHA, 1 << 20)
+    assert (tmp_path / "a.zip").read_bytes() == BODY
 
 
 def zipped(members: dict[str, bytes], link: str | None = None) -> bytes:

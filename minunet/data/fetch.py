@@ -32,7 +32,8 @@ def fetch(address: str, target: Path, sha256: str, limit: int) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _receive(address, part, limit)
     except HTTPError as error:
-        raise DownloadError(f"{address}: the server says {error.code} {error.reason}") from error
+        words = " ".join(str(error.reason).split())
+        raise DownloadError(f"{address}: the server says {error.code} {words}") from error
     except (URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         kept = part.stat().st_size >> 20 if part.exists() else 0
@@ -57,8 +58,11 @@ def _receive(address: str, part: Path, limit: int) -> None:
             return
         raise
     with answer:
+        begin = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
         if answer.status != 206:  # the server does not resume
             have = 0
+        elif begin != str(have):
+            raise DownloadError(f"{address}: sends from byte {begin or '?'} on, not from {have}; delete {part}")
         length = answer.headers.get("Content-Length", "")
         total = have + int(length) if length.isdecimal() and len(length) < 16 else None
         if total is not None and total > limit:
