@@ -43,7 +43,7 @@ def tiles(step: Step) -> list[tuple[tuple[str, int], ...]]:
 
 
 def label(tile: tuple[tuple[str, int], ...]) -> str:
-    return " x ".join(str(v) for _, v in tile) or "one element a thread"
+    return " x ".join(str(v) for _, v in tile) or "no tile"
 
 
 def report(step: Step, tile: tuple[tuple[str, int], ...], architecture: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ extern "C" __global__ void softmax_cross_entropy_partial(Out<double> partial, In
 }
 
 // dlogits_pk = dy factor w_p (softmax_pk - [k = t]); 0 on ignored pixels, whatever stands there. dy and factor are one
-// number each, in the device's memory: a broadcast load for each thread, where the host would have had to wait for them.
+// number each, in the device's memory: a broadcast load for a thread, where the host would have had to wait for them.
 extern "C" __global__ void softmax_cross_entropy_grad(Out<REAL> dlogits, In<REAL> logits, In<int> target, In<REAL> dy,
                                                       In<REAL> factor, In<REAL> weight_map, In<REAL> class_weight,
                                                       int pixels, int classes, int lanes, int ignore_index) {

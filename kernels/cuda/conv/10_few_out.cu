@@ -1,8 +1,8 @@
 // Convolution to few channels: a network's head, and the gradient in x of its first layer.
 //
 // Math     y[n,i,j,o] = act(b[o] + sum_{u,v,c} x[n, i sh + u dh - top, j sw + v dw - left, c] w[u,v,c,o])
-// Layout   x (N, H, W, C), w packed (KH, KW, Cp, FEW), zeros up to multiples of CHANNELS and FEW, y (N, YH, YW, O), O at most
-//          FEW, which is 2, 4 or 8; see geometry.cuh
+// Layout   x (N, H, W, C), w packed (KH, KW, Cp, FEW), zeros up to multiples of CHANNELS and FEW, y (N, YH, YW, O), O
+//          at most FEW, which is 2, 4 or 8; see geometry.cuh
 // Threads  16 lanes share the channels of a pixel, four each, and make SUMS / FEW pixels: 8 for a head of 2 classes
 // Memory   x once for each tap, 256 bytes side by side; w from L1, a load of 16 bytes for SUMS / FEW pixels
 // Limit    DRAM bandwidth for 1 x 1; with 3 x 3 L1, which each tap reads again

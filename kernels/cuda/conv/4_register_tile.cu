@@ -7,8 +7,8 @@
 //          blockIdx.z the part of the sum, which split.cu adds up where there are several
 // Memory   for BK channels of one tap a block reads BM BK numbers of x and BK BN of w: BM BN / (BM + BN) multiply-adds
 //          for each number read. Shared: (BM + BN) BK numbers, 16 KB for 128 x 128 floats; registers: the results
-// Limit    multiply-adds where BM = BN = 128: 4 loads of 16 bytes from shared memory for 64 of them; smaller tiles
-//          where 128 x 128 would leave multiprocessors idle
+// Limit    multiply-adds where BM = BN = 128: 4 loads of 16 bytes from shared memory for 64 of them; smaller tiles, or
+//          parts of sums, where 128 x 128 would leave multiprocessors idle
 // Step     results in registers: a number loaded from shared memory is used 8 times instead of once. grad_w the same:
 //          rows are channels of dy, columns channels of x at a tap, and the sum runs over a split's pixels
 // Needs    nothing; where a row of channels is no multiple of 16 bytes, x is read number by number

@@ -55,7 +55,8 @@ class Step:
     least      : the oldest architecture, 10 major + minor
     double     : whether it is meant for float64 as well
     tiled      : whether its kernels are compiled for a tile, TILE_M x TILE_N
-    shared     : bytes of dynamic shared memory of a kernel, with a tile of (rows, columns)
+    shared     : bytes of dynamic shared memory of a kernel, with a tile of (rows, columns); where a step has none,
+                 of U-Net's first layer
     """
 
     name: str
@@ -152,6 +153,7 @@ STEPS = (
         conv_few.grad_w_in,
         fits=conv_few.fits_in,
         fits_w=conv_few.fits_in_w,
+        shared=conv_few.shared_first,
     ),
     Step(
         "10_few_out",

@@ -48,6 +48,12 @@ def shared_in_w(p: Problem) -> int:
     return max(tile, WARPS * TERMS * 4 * lanes(p.O)) * p.dtype.itemsize
 
 
+def shared_first(kernel: str, tile: tuple[int, int]) -> int:
+    """Of 3 x 3 from 1 to 64 channels, in float32."""
+    numbers = halo(ROWS_W, (3, 3), (1, 1), (1, 1), 1)
+    return 4 * (9 * 64 + numbers if kernel == "conv2d" else max(WARPS * TERMS * 64, numbers))
+
+
 def fits_in(phase: Phase) -> bool:
     return phase.K <= MOST and shared_in(phase) <= MOST_SHARED
 
