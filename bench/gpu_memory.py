@@ -42,7 +42,7 @@ def one(
         with backends.count() as work:
             y = call()
         last = y[0] if isinstance(y, tuple) else y
-        if last.dtype.kind == "f" and not np.isfinite(device.numpy(last[-1:])).all():
+        if last.dtype.kind == "f" and not np.isfinite(device.numpy(last[-1:] if last.ndim else last)).all():
             return {"wrong": "a value is not finite: not timed"}
         times = device.milliseconds({"minunet": call, **({"PyTorch": peer} if peer else {})})
     entry = rate(times, work.flops, work.bytes, limits, "fp32")
