@@ -77,7 +77,7 @@ def one(device: Device, operation: Operation, with_numba: bool) -> dict[str, Any
         with backends.use_backend(backend):
             y = call()
             y = y[0] if isinstance(y, tuple) else y
-            results[kind] = device.numpy(y if y.ndim == 1 else y[-1:])  # one image is enough
+            results[kind] = device.numpy(y if y.ndim <= 1 else y[-1:])  # one image is enough
     if with_numba:
         truth = results["cuda"].astype(np.float64)
         entry["error"] = short(float(np.linalg.norm(results["numba"] - truth) / np.linalg.norm(truth)))
@@ -151,6 +151,9 @@ def _peers(torch: Any, shape: tuple[int, ...], where: str = "cuda") -> dict[str,
     x, dy, weights = normal(n, c, h, w), normal(n, c, h, w), normal(c, c, 3, 3)
     vectors = [torch.rand(c, device=where) + 0.5 for _ in range(4)]
     labels = torch.randint(0, c, (n, h, w), device=where)
+    pooled = normal(n, c, h // 2, w // 2)
+    corners = F.max_pool2d(x, 2, return_indices=True)[1]
+    batch = (vectors[0], None, None, *vectors[1:3], True, 1e-5, [True, True, True])  # gamma, -, -, mean, 1 / deviation
 
     def plain(call: Callable[..., Any], *arguments: Any, **options: Any) -> Callable[[], Any]:
         def run() -> Any:
@@ -172,9 +175,12 @@ def _peers(torch: Any, shape: tuple[int, ...], where: str = "cuda") -> dict[str,
         "conv2d_grad_w": plain(gradient, 1),
         "channel_sum": plain(torch.sum, dy, (0, 2, 3)),
         "max_pool2d": plain(F.max_pool2d, x, 2, return_indices=True),
+        "scatter_by_index": plain(F.max_unpool2d, pooled, corners, 2, output_size=(h, w)),
         "crop_concat": plain(torch.cat, (x, dy), 1),
-        "upsample_bilinear": plain(F.interpolate, normal(n, c, h // 2, w // 2), size=(h, w), mode="bilinear"),
+        "upsample_bilinear": plain(F.interpolate, pooled, size=(h, w), mode="bilinear"),
+        "channel_moments": plain(torch.var_mean, x, (0, 2, 3), correction=0),
         "batch_norm": plain(F.batch_norm, x, *vectors),
+        "batch_norm_grad": plain(torch.ops.aten.native_batch_norm_backward, dy, x, *batch),
         "relu": plain(torch.relu, x),
         "sigmoid": plain(torch.sigmoid, x),
         "dropout": plain(F.dropout, x, 0.5, True),
