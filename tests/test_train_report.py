@@ -155,6 +155,13 @@ def test_best_compares_single_predictions_where_the_last_are_averaged(stack, tmp
     assert "averaged over 2 orientations" in (out / "report.html").read_text()
 
 
+def test_the_bar_shows_loss_best_score_and_speed(stack, tmp_path, capsys):
+    arguments = [*SMALL[:-3], "--validate", 2]  # with its bar
+    assert run("isbi", "--data", stack, "--out", tmp_path / "out", *arguments) == 0
+    err = capsys.readouterr().err
+    assert re.search(r"60/60 .*loss \d\.\d{4}, best V_Rand \d\.\d{4}, [\d.]+[kMG]? ?pixels/s", err), err[-300:]
+
+
 def test_of_equal_validations_the_last_is_the_best(stack, tmp_path, monkeypatch):
     quick, final = judges.Cells.quick, judges.Cells.final
     same = {"held_out_v_rand": 0.5}

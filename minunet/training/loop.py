@@ -8,10 +8,8 @@ saved has seen finite losses only.
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from minunet import backends, ops
 from minunet.data import Dataset
+from minunet.data.align import Displacement
 from minunet.data.tiles import window
 from minunet.errors import UserError
 from minunet.models import Network
@@ -27,12 +26,13 @@ from minunet.predict import predict
 from minunet.tensor import Tensor
 from minunet.training.config import Config
 from minunet.training.health import culprit, dead_relus, warnings
-from minunet.training.inputs import plan_window, prepare
+from minunet.training.inputs import align, plan_window, prepare
 from minunet.training.judges import JUDGES, Verdict
 from minunet.training.objective import objective
 from minunet.training.sampler import Batch, Sampler
 from minunet.training.schedule import learning_rate, total_steps
 from minunet.training.seen import Seen
+from minunet.training.stop import stop_on_signal
 from minunet.training.setup import class_weights, loss_scale, make_optimizer
 from minunet.training.unread import Unread
 
@@ -76,9 +76,13 @@ class Trainer:
     ):
         self.config, self.data, self.model, self.state, self.save = config, data, model, state, save
         self.train_sections, self.held_out = sections
-        images, self.held_out_images, self.normalise = prepare(data, config.normalise, *sections)
+        images, others, self.normalise = prepare(data, config.normalise, *sections)
+        self.displacement: Displacement | None = None
         self.plan = plan_window(config, data.labels.shape[1:3], model)
         labels = data.labels[self.train_sections]
+        if config.align:
+            images, others, self.displacement = align(images, labels, others)
+        self.held_out_images = others
         cells = None if data.instances is None else data.instances[self.train_sections]
         self.sampler = Sampler(images, labels, config, self.plan.seen, self.plan.trained, cells)
         self.class_weight = class_weights(config, labels, data.n_classes)
@@ -151,7 +155,7 @@ class Trainer:
         together = self.config.accumulate
         batches = self.sampler.batches(state.step * together)
         try:
-            with _stop_on_signal(self, say):
+            with stop_on_signal(self, say):
                 while self.progress() < 1 and not self.stopped:
                     start = time.monotonic()
                     now = [next(batches) for _ in range(together)]
@@ -225,7 +229,9 @@ class Trainer:
         now = time.monotonic()
         speed = self.step_pixels * (self.state.step - step) / max(now - begin, 1e-9)
         recent = self.state.pending or [row["loss"] for row in self.state.log[-1:]]
-        bar.set_postfix_str(f"loss {np.mean(recent):.4f}, {tqdm.format_sizeof(speed)} pixels/s", refresh=False)
+        best = f", best {self.judge.score} {self.state.best['score']:.4f}" if self.state.best else ""
+        text = f"loss {np.mean(recent):.4f}{best}, {tqdm.format_sizeof(speed)} pixels/s"
+        bar.set_postfix_str(text, refresh=False)
         return self.state.step, now
 
     def predict_held_out(self, average: int = 1, progress: Any = None) -> Iterator[np.ndarray]:
@@ -286,24 +292,3 @@ class Trainer:
             self.save(self)
         self.seen = seen
         return verdict
-
-
-@contextmanager
-def _stop_on_signal(trainer: Trainer, say: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) lets the step end and stops; a second one stops at once."""
-
-    def stop(number: int, frame: Any) -> None:
-        if trainer.stopped:
-            raise KeyboardInterrupt
-        trainer.stopped = True
-        say("stopping after this step (again: stop at once, losing what was not saved)")
-
-    try:
-        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: there, signals are somebody else's business
-        before = {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
