@@ -37,7 +37,7 @@ def measure() -> dict[str, Any]:
     from minunet.data import instances_from_labels, load_isbi, weight_map
     from minunet.metrics import isbi_scores
 
-    data = load_isbi(None)
+    where, data = machine(), load_isbi(None)
     blurred = np.stack([gaussian_filter(s.astype(np.float32), 2) for s in data.images]) / 255
     smooth = np.stack([gaussian_filter(s.astype(np.float32), 1.5) for s in data.labels])
     cells = instances_from_labels(data.labels[0])
@@ -62,7 +62,7 @@ def measure() -> dict[str, Any]:
     return {
         "stack": f"{sections} x {h} x {w}",
         "synthetic": data.synthetic,
-        "machine": machine(),
+        "machine": where,
         "repeats": REPEATS,
         "rows": rows,
     }

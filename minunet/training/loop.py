@@ -32,8 +32,8 @@ from minunet.training.objective import objective
 from minunet.training.sampler import Batch, Sampler
 from minunet.training.schedule import learning_rate, total_steps
 from minunet.training.seen import Seen
-from minunet.training.stop import stop_on_signal
 from minunet.training.setup import class_weights, loss_scale, make_optimizer
+from minunet.training.stop import stop_on_signal
 from minunet.training.unread import Unread
 
 LOG_EVERY = 20  # steps that one row of the log averages
