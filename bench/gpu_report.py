@@ -6,12 +6,15 @@ A file there is what `python -m bench gpu --keep` wrote on a real device. What n
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-from bench import gpu_limits, report
+from bench import gpu_limits, gpu_resources, report
 from bench.layers import PASSES
+from minunet.backends.cuda import nvrtc
+from minunet.backends.cuda.choose import LADDER
 from minunet.errors import UserError
 
 NOT = "not measured"
@@ -130,4 +133,25 @@ def _network_cell(entry: Any) -> str:
     return f"{cell}; PyTorch {f'{peers[best]:.2f} ({best})' if best else NOT}"
 
 
-KERNELS = {"limits": gpu_limits.table}  # the sections of kernels/README.md
+def tiles(architecture: str = "sm_90a") -> str:
+    """The tuned steps of the ladder with each of their tiles: registers, spills, all shared memory, occupancy. A kernel
+    that no tile changes stands with the first."""
+    heads = ("step", "tile", "kernel", "registers", "spills, bytes", "shared, bytes", "occupancy")
+    rows, seen = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"], set()
+    for step in LADDER.values():
+        for tile in gpu_resources.tiles(step) if step.tiled else ():
+            for kernel, entry in sorted(gpu_resources.report(step, tile, architecture).items()):
+                if kernel == "failed":
+                    raise UserError(f"{step.file}: {entry}")
+                numbers = (entry["registers"], entry["spills"], entry["shared"])
+                if (step.name, kernel, numbers) not in seen:
+                    cells = (step.name, gpu_resources.label(tile), kernel, *numbers, f"{entry['occupancy']:.0%}")
+                    rows.append(f"| {' | '.join(map(str, cells))} |")
+                    seen.add((step.name, kernel, numbers))
+    note = f"Computed for {architecture}, float, shared memory of both kinds, not measured:"
+    return "\n".join([note, "", *rows])
+
+
+def kernels() -> dict[str, Callable[[], str]]:
+    """The sections of kernels/README.md that are made here: what needs the compiler only where it is at hand."""
+    return {"limits": gpu_limits.table} | ({"tiles": tiles} if nvrtc.available() else {})

@@ -278,7 +278,7 @@ def rewrite_readme(readme: Path = ROOT / "README.md") -> None:
     from bench import gpu_report, recipes
 
     _rewrite_file(ROOT / "docs" / "recipes.md", recipes.SECTIONS)
-    _rewrite_file(ROOT / "kernels" / "README.md", gpu_report.KERNELS)
+    _rewrite_file(ROOT / "kernels" / "README.md", gpu_report.kernels())
 
 
 def _rewrite_file(file: Path, sections: dict[str, Callable[[], str]]) -> None:

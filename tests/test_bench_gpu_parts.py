@@ -7,9 +7,11 @@ import os
 
 import pytest
 
-from bench import gpu, gpu_limits, gpu_memory, gpu_report, gpu_sanitizer, layers
+from bench import gpu, gpu_limits, gpu_memory, gpu_report, gpu_sanitizer, layers, report
 from bench.gpu_device import Clock, Device
 from minunet.backends import cuda_host
+from minunet.backends.cuda import nvrtc
+from minunet.backends.cuda.choose import LADDER
 from minunet.errors import UserError
 
 pytestmark = pytest.mark.skipif(not cuda_host.available(), reason=f"cuda_host: {cuda_host.reason()}")
@@ -123,6 +125,22 @@ def test_readme_shows_what_was_measured_and_says_what_was_not(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(UserError, match=r"broken\.json: is no JSON"):
         gpu_report.summary(tmp_path)
+
+
+def test_the_computed_tables_of_the_kernels_page():
+    page = (report.ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
+    limits = {"limits": gpu_limits.table}
+    assert report.rewrite(page, "kernels/README.md", limits) == page, "run `python -m bench report`"
+    if not nvrtc.available():
+        assert list(gpu_report.kernels()) == ["limits"]
+        pytest.skip(nvrtc.library()[1])
+    assert list(gpu_report.kernels()) == ["limits", "tiles"]
+    tuned = [step for step in LADDER.values() if step.tiled]
+    table = gpu_report.tiles()
+    for step in tuned:
+        assert f"| {step.name} | 64 x 64 | " in table and f"| {step.name} | 128 x 128 | " in table
+    found = next(line for line in table.splitlines() if line.startswith("| 7_tensor_tf32 | 64 x 64 | conv2d |"))
+    assert f"| {3 * 128 * 80} |" in found, "dynamic shared memory counts"
 
 
 def test_device_names_become_file_names():
