@@ -18,17 +18,17 @@ import numpy as np
 from minunet.backends.numba_cuda.launch import Grid
 from minunet.backends.numba_cuda.library import require
 
-KEPT = 4096  # of each, the oldest go first; a view takes 0.8 KB of the host's memory, a configured kernel 4 KB
+VIEWS, LAUNCHES = 16384, 4096  # kept, the oldest go first: 0.8 and 4 KB each of the host's memory
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=VIEWS)
 def view(pointer: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """Numba's array over contiguous memory. It owns nothing: the array behind it must outlive the launch."""
     interface = {"version": 3, "data": (pointer, False), "shape": shape, "strides": None, "typestr": dtype.str}
     return require().from_cuda_array_interface(interface, sync=False)
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=LAUNCHES)
 def _configured(kernel: Any, grid: Grid, block: Grid, stream: int, device: int) -> Any:
     """The kernel with its grid on a stream, ready to be called. device : since each has a default stream, 0."""
     cuda = require()
