@@ -70,6 +70,9 @@ def _training(extra: Mapping[str, Any]) -> dict[str, str]:
     if "normalise" in extra:
         how = extra["normalise"]
         rows["normalised"] = "each image by itself" if how == "section" else _words(how) if _mapping(how) else str(how)
+    if extra.get("displaced"):
+        down, right = extra["displaced"]
+        rows["images moved"] = f"{-down:+.2f} px down, {-right:+.2f} px to the right: to where the masks lay"
     if extra.get("size"):
         rows["brought to"] = " x ".join(map(str, extra["size"]))
     if "step" in state:
@@ -146,7 +149,9 @@ def _onnx(saved: checkpoint.Checkpoint, out: Path, options: Mapping[str, Any]) -
     from minunet.export import INPUT, OUTPUT, export_onnx
 
     model, extra = saved.model, saved.extra
-    about = {key: extra[key] for key in ("classes", "normalise", "size", "synthetic", "data") if key in extra}
+    about = {
+        key: extra[key] for key in ("classes", "normalise", "displaced", "size", "synthetic", "data") if key in extra
+    }
     channels = options.get("channels")
     try:
         h, w = export_onnx(model, out, options.get("size") or _trained_size(saved), channels, about)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from minunet.cli import PRECISIONS
+from minunet.data.align import REACH
 from minunet.errors import UserError
 from minunet.models.base import Network
 
@@ -54,6 +55,10 @@ def _entries(model: Network) -> dict[str, tuple[Callable[[Any], bool], str]]:
         "normalise": (
             lambda v: text(v) or (isinstance(v, Mapping) and _statistics(v, model)),
             "the name of a way, or mean and sd",
+        ),
+        "displaced": (
+            lambda v: v is None or _list(v, 2, lambda n: number(n, -REACH) and n <= REACH),
+            f"None, or two distances of at most {REACH} pixels",
         ),
         "size": (
             lambda v: v is None or _list(v, 2, lambda n: whole(n, 1) and n <= LARGEST),

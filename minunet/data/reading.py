@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minunet.data.align import displaced_window
 from minunet.data.mapped import forget, is_mapped, open_image
 from minunet.data.sections import as_sections, network_input
 from minunet.data.tiles import window
@@ -48,7 +49,15 @@ class SectionFile:
             self._moments = [_moments(self.pixels[s, :, :, c], self.file) for c in range(self.shape[3])]
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """That window (height, width, C), float32, normalised, mirrored beyond the edges of the section."""
+        """That window (height, width, C), float32, normalised and displaced as in training, mirrored beyond the edges
+        of the section.
+        """
+        place = (top, left, height, width)
+        by = self.trained.get("displaced")
+        return self._normalised(*place) if by is None else displaced_window(self._normalised, self.seen, by, place)
+
+    def _normalised(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """As `read`, in the image's own place."""
         if self._resized is not None:
             return window(self._resized, top, left, height, width)
         x = self.raw(top, left, height, width)

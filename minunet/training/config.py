@@ -97,6 +97,9 @@ class Config:
     normalise: str = setting(
         "section", "mean 0 and sd 1: of each section, or over the training images", ("section", "dataset")
     )
+    align: int = setting(
+        0, "measure how far the masks lie off what they outline, and move the images by it (1: yes)", (0, 1)
+    )
     shuffle: int = setting(0, "take the training images in shuffled rounds (0: each by chance)", at_least=0)
     held_out: str = setting("", 'sections kept for validation, such as "25-29" or "0,3"; default: the last five')
     validate: int = setting(5, "validations during the run, the last at its end", at_least=1)
@@ -127,6 +130,8 @@ class Config:
             raise UserError(f"--step-every {self.step_every}: must be a share of the budget, above 0 and at most 1")
         if self.average > 1 and not self.rotations and DATASETS[self.dataset].n_classes > 2:
             raise UserError(f"--average {self.average}: turns images, which --rotations 0 excludes; leave it at 1")
+        if self.align and self.facts().n_classes > 2:
+            raise UserError("--align 1: is for two classes, whose outlines it looks at; leave it out")
         self._check_own()
         self._check_loss()
         self.image_size()

@@ -68,6 +68,7 @@ def save(folder: Path, trainer: Trainer) -> None:
         "config": trainer.config.to_json(),
         "state": asdict(trainer.state),
         "normalise": trainer.normalise,
+        "displaced": None if trainer.displacement is None else list(trainer.displacement),
         "size": None if size is None else list(size),
         "classes": list(trainer.data.classes),
         **({} if trainer.data.table is None else {"labels": trainer.data.table}),

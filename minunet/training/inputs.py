@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minunet.data import Dataset, normalise, standardise
+from minunet.data.align import Displacement, displaced, displacement
 from minunet.data.mixed import Mixed, gather
 from minunet.data.shelf import KEEP
 from minunet.errors import UserError
@@ -51,6 +52,33 @@ class BySection:
 
     def __getitem__(self, s: int) -> np.ndarray:
         return by_section(self.images[s][None])[0]
+
+
+class Displaced:
+    """Images as `displaced` by so much, each when it is asked for."""
+
+    def __init__(self, images: Any, by: Displacement):
+        self.images, self.by = images, by
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, s: int) -> np.ndarray:
+        return displaced(self.images[s], self.by)
+
+
+def align(images: Any, labels: np.ndarray | Mixed, others: Any) -> tuple[Any, Any, Displacement | None]:
+    """(images, others, by how much both were moved), so that `images` fit their masks; None: nothing clear was found.
+
+    Those that lie in memory are moved at once, others when they are asked for.
+    """
+    by = displacement(images, labels)
+    if by is None:
+        return images, others, None
+    moved = (Displaced(x, by) for x in (images, others))
+    if isinstance(images, np.ndarray | Mixed):
+        moved = (gather(list(x)) if len(x) else x.images for x in moved)
+    return *moved, by
 
 
 def channel_statistics(images: np.ndarray | Mixed) -> dict[str, list[float] | float]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from minunet import backends, models
 from minunet.data import Dataset, hela, load_camvid, load_isbi, split, synthetic_membranes, synthetic_streets
+from minunet.data.align import Displacement
 from minunet.data.dataset import resized
 from minunet.data.download import pixels_sha256
 from minunet.errors import DeviceMemoryError, UsageError, UserError
@@ -204,6 +205,8 @@ def _announce(trainer: Trainer, where: Path) -> None:
         print(f"sizes: {trainer.plan.note}")
     if trainer.sampler.note:
         print(f"memory: {trainer.sampler.note}")
+    if config.align:
+        print(_moved(trainer.displacement))
     if trainer.model.config["n_classes"] == 1:
         zero, one = data.classes
         print(f"loss: {config.loss} of one output a pixel, the logit of class 1 ({one}) against 0 ({zero})")
@@ -214,6 +217,14 @@ def _announce(trainer: Trainer, where: Path) -> None:
     if compiled is not None and not compiled():
         print("first run on this machine: the kernels are being compiled, about a minute; later runs start at once")
     sys.stdout.flush()
+
+
+def _moved(by: Displacement | None) -> str:
+    """What --align found."""
+    if by is None:
+        return "align: masks and grey values do not tell how far they lie apart; images stay where they are"
+    down, right = by
+    return f"align: images are moved to where their masks lie: {-down:+.2f} px down, {-right:+.2f} px to the right"
 
 
 def _bar(trainer: Trainer, quiet: bool) -> tqdm:
