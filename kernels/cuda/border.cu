@@ -12,9 +12,8 @@
 // Needs    reach < 2^15
 #include "maps.cuh"
 
-extern "C" __global__ void __launch_bounds__(256)
-    border_weights(Out<float> y, In<int> cells, int N, int OH, int OW, int H, int W, int reach, double w0, double sigma,
-                   int everywhere) {
+extern "C" __global__ void border_weights(Out<float> y, In<int> cells, int N, int OH, int OW, int H, int W, int reach,
+                                          double w0, double sigma, int everywhere) {
     const int rim = (H - OH) / 2;
     each_position<1>(N, OH, OW, 1, [=](int n, int i, int j, int, int k) {
         const int row = i + rim, column = j + rim;
