@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from minunet.ops.shared import Tensor, as_tensor, call, like, record
+from minunet.backends import owner
+from minunet.ops.shared import Tensor, as_tensor, call, record
 
 
 def relu(x: Tensor) -> Tensor:
@@ -107,7 +106,8 @@ def dropout_channels(x: Tensor, rate: float, seed: int) -> Tensor:
     x = as_tensor(x)
     if len(x.shape) != 4:
         raise ValueError(f"dropout_channels: needs x[N,H,W,C]; got shape {x.shape}")
-    ones = like(np.ones((x.shape[0], 1, 1, x.shape[3]), x.dtype), x)
+    ones = owner(x.data).empty((x.shape[0], 1, 1, x.shape[3]), x.dtype)
+    ones.fill(1)  # where x lies: nothing is copied to a device
     return gate(x, dropout(Tensor(ones), rate, seed))
 
 
