@@ -89,7 +89,8 @@ def hela() -> str:
 
 
 def _budget(r: dict[str, Any]) -> str:
-    return f"{r['config']['minutes']:g} min, {r['steps']:,} steps"
+    minutes = f"{r['config']['minutes']:g} min, " if r["config"]["minutes"] else ""
+    return f"{minutes}{r['steps']:,} steps"
 
 
 def _number(value: float | None, digits: int = 4) -> str:

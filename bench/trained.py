@@ -31,8 +31,8 @@ RECIPES = {
     "isbi-fusionnet-15": "isbi --model fusionnet --width 16 --tile 256 --weights border --minutes 15",
     "camvid-segnet": "camvid --model segnet --width 16 --size 180x240 --batch 4 --class-weights median --lr 0.003"
     " --minutes 12",
-    "isbi-unet-30": "isbi --width 32 --elastic 5 --average 8 --minutes 30",
-    "hela-unet": "hela --minutes 12 --average 8",
+    "isbi-unet-30": "isbi --width 32 --align 1 --elastic 5 --dropout 0.5 --average 8 --minutes 30",
+    "hela-unet": "hela --steps 6000 --threads 1 --average 8",
 }
 SHOWN = 27  # the held-out section in the picture: outputs only, since the data's terms keep the section itself out
 PICTURE = "docs/compare.png"
@@ -123,8 +123,9 @@ def streets() -> str:
 
 def machines(runs: list[dict[str, Any] | None]) -> str:
     """Where these runs ran, as a sentence."""
-    machines = sorted({f"{r['threads']} threads of {r['machine']['processor']}" for r in runs if r})
-    return f"{' or '.join(machines)}. " if machines else ""
+    ran = [(r["threads"], r["machine"]["processor"]) for r in runs if r]
+    places = sorted({f"{n} thread{'s' * (n > 1)} of {processor}" for n, processor in ran})
+    return f"{' or '.join(places)}. " if places else ""
 
 
 def _commands(names: Any) -> list[str]:
