@@ -29,7 +29,8 @@ def ohem_cross_entropy(
     are labelled, all of those. Class weights do not take part in the choice, and the divisor is a count: PyTorch's
     weighted mean would divide by the sum of the kept pixels' class weights. The choice is a constant to the gradient.
     Returns a scalar tensor; 0 where nothing is kept. Source: Shrivastava et al. 2016 (arXiv 1604.03540) for the idea;
-    threshold and least number as in BiSeNet (arXiv 1808.00897) and its released code.
+    threshold and least number as in BiSeNet (arXiv 1808.00897) and its released code. On a device all losses are sorted
+    where min_kept asks for a bar, and nothing is read back.
     Raises ValueError for threshold or min_kept out of range and for what `softmax_cross_entropy` refuses.
     """
     logits = as_tensor(logits)
