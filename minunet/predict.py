@@ -10,6 +10,10 @@ wrote and with what.
 A network that was trained on images brought to one size (--size) sees these at that size too; its probabilities are
 brought back to the image's.
 
+An image that does not fit in memory at once is predicted in windows that overlap. Of U-Net the result is the same,
+whatever the windows; networks that see farther than the overlap give slightly different values near the cuts, and
+the command says so (`minunet.tiled`).
+
 Images may be larger than memory: TIFF (uncompressed: mapped; compressed: unpacked to the disk) and .npy are read, and
 results written, a window at a time; --memory says how much the program may take, and what it will take is printed.
 After a kill, a full disk or Ctrl-C, the same command with --resume goes on, and ends with the same files.

@@ -240,6 +240,14 @@ def keeps_size(model: Network) -> bool:
     return model.trace(first) == first
 
 
+def may_see_beyond(model: Network) -> bool:
+    """Whether a pixel's result may depend on more than CONTEXT pixels around it, and so on where windows are cut: in
+    networks that pad with zeros or look at the whole window, but for U-Net of depth 4 or less, which sees 95.
+    """
+    shallow = model.config["model"] == "unet" and model.config.get("depth", 4) <= 4
+    return keeps_size(model) and not shallow
+
+
 def full_size(logits: Tensor, size: Size) -> Tensor:
     """A window's logits (1, oh, ow, K) with a pixel for each of the (h, w) that they stand for: coarse ones (DeepLab:
     41 for 321) are interpolated, their corners on the corners where they are every s-th pixel of an odd size (s = 8).

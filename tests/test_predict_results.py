@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 import minunet as mu
 from minunet import checkpoint, cli, models, tiled
@@ -12,7 +13,7 @@ from minunet.data import read_image, write_png, write_tiff
 from minunet.errors import UsageError
 from minunet.predict import main, predict
 from minunet.prediction import results
-from minunet.prediction.results import EDGE, edges, grey_levels, read_palette, tinted
+from minunet.prediction.results import EDGE, edges, grey_levels, read_palette, shown_range, tinted
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,34 @@ def test_the_tile_changes_rounding_only(name, arguments):
         p = predict(model, image, tile=tile, average=average)
         expected = whole if average == 1 else predict(model, image, average=average)
         assert p.shape == whole.shape and np.isfinite(p).all() and np.abs(p - expected).max() <= 1e-10
+
+
+def test_networks_that_see_farther_than_the_overlap_say_so(tmp_path, capsys):
+    write_png(tmp_path / "a.png", noise(300, 10))
+    write_png(tmp_path / "b.png", noise(300, 10))
+    segnet = {"in_channels": 1, "n_classes": 2, "stages": ((2, 1), (3, 1))}
+    for name, arguments, options, said in [
+        ("segnet", segnet, ["--tile", "40"], 1),
+        ("segnet", segnet, [], 0),
+        ("unet", {"width": 1, "depth": 1, "padding": "same"}, ["--tile", "40"], 0),
+        ("unet", {"width": 1, "depth": 1}, ["--tile", "40"], 0),
+    ]:
+        checkpoint.save(tmp_path / "net.safetensors", models.build(name, **arguments))
+        argv = [str(tmp_path / f) for f in ("net.safetensors", "a.png", "b.png")]
+        assert cli.run(main, [*argv, "--out", str(tmp_path / "out"), "--backend", "reference", *options]) == 0
+        notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+        assert len(notes) == said and all("segnet may see farther" in line for line in notes)
+
+
+def test_overlays_of_images_of_one_bit_and_of_few_bright_pixels(tmp_path, run):
+    bits = noise(20, 24) > 99
+    Image.fromarray(bits).save(tmp_path / "b.png")
+    assert run(network(), tmp_path / "b.png", "--overlay", "edges") == (0, "")
+    shown = read_image(tmp_path / "out" / "b_overlay.png")
+    grey = (shown != np.array(EDGE)).any(-1)
+    assert grey.any() and np.array_equal(shown[grey][:, 0], bits[grey] * np.uint8(255))
+    assert shown_range(np.array([[0] * 999 + [7]], np.uint16)) == (0, 7)
+    assert shown_range(np.full((2, 2), 5.0)) == (5, 5)
 
 
 def test_pictures_by_hand():

@@ -42,6 +42,7 @@ class Job:
     tell: Callable[[str], object] = print
     base: int = 0  # bytes that the program takes before the first file, kernels included
     _said: int = 0
+    _cuts: bool = False
 
     def say_memory(self, estimate: int, window: tuple[int, int]) -> None:
         """Tell what the next file takes, where it is notably more than what was told last."""
@@ -49,6 +50,16 @@ class Job:
             sides = " x ".join(map(str, window))
             self.tell(f"memory: about {estimate / 2**30:.2f} GiB at most, with windows of {sides} pixels")
             self._said = estimate
+
+    def say_cuts(self, plan: tiled.Layout) -> None:
+        """Tell once where the result depends on the windows, and what makes it depend less."""
+        if len(plan.targets) > 1 and not self._cuts and tiled.may_see_beyond(self.saved.model):
+            self.tell(
+                f"note: {self.saved.model.config['model']} may see farther than the {tiled.CONTEXT} pixels by which "
+                "windows overlap, so that values near their borders differ a little from those of one window; a larger "
+                "--memory or --tile makes fewer"
+            )
+            self._cuts = True
 
 
 def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name: str | None = None) -> dict[str, Any]:
@@ -70,12 +81,13 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
     kind = job.format or ("tiff" if S > 1 or H * W > PNG_PIXELS else "png")
     plan, estimate = plan_within(job, source, results, kind)
     job.say_memory(estimate, plan.sides)
+    job.say_cuts(plan)
 
     targets = [(0, 0, H, W)] if source.size else plan.targets
     total = S * len(targets)
     about = {
         "file": Path(name).name, "size and time": identity(file), "weights": weights_digest(model),
-        "network's view": [str(saved.extra.get(key)) for key in ("normalise", "size")], "--average": job.average,
+        "network's view": [str(saved.extra.get(key)) for key in ("normalise", "displaced", "size")], "--average": job.average,
         "window": plan.sides, "--out-format": kind, "results": list(results.kinds),
         "--overlay": job.overlay, "--palette": job.colours, "--precision": backends.asked_precision(),
     }  # fmt: skip
