@@ -95,9 +95,9 @@ def test_conformance_under_the_simulator(simulations):
 
 
 ROOM = HERE.parent / "kernels"
-# Kernels whose twin has another name. The twin's convolution makes grad_x phase by phase with its forward kernel; its
-# lrn keeps s in a workspace, where Numba's keeps what each element gives to its neighbours; a plain cut is a deformation
-# without nodes.
+# Kernels whose twin has another name. The twin's convolution makes grad_x phase by phase with its forward kernel; its lrn
+# keeps s in a workspace, where Numba's keeps what each element gives to its neighbours; a plain cut is a deformation that
+# has no nodes.
 TWINS = {
     "augment.cut": "deform",
     "augment.cut_labels": "deform_nearest",
@@ -265,14 +265,6 @@ def test_a_dtype_that_no_kernel_has(monkeypatch, cuda, dtype):
         pytest.raises(TypeError, match=f"{np.dtype(dtype)}; it must be float32 or float64"),
     ):
         backends.call("relu", np.ones((2, 2), dtype))
-
-
-@needs_numba_cuda
-def test_numba_does_not_wait_for_cupy():
-    from numba.cuda.core import config
-
-    library.require()
-    assert config.CUDA_ARRAY_INTERFACE_SYNC == 0
 
 
 def test_the_simulator_is_never_used_silently():

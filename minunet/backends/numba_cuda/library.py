@@ -1,8 +1,4 @@
-"""Numba's CUDA target and the kernels: at hand or not, and why not. Nothing is imported before it is asked for.
-
-NUMBA_CUDA_ARRAY_INTERFACE_SYNC=0 is set here: else Numba waits for CuPy's stream at every launch. The launches go to
-that very stream, so there is nothing to wait for.
-"""
+"""Numba's CUDA target and the kernels: at hand or not, and why not. Nothing is imported before it is asked for."""
 
 from __future__ import annotations
 
@@ -60,7 +56,6 @@ def numba_cuda() -> tuple[Any, str]:
         return None, f"the package numba-cuda is missing; {REMEDY}"
     if tuple(map(int, re.findall(r"\d+", found)[:2])) < OLDEST:
         return None, f"numba-cuda {found} is too old, it must be {'.'.join(map(str, OLDEST))} or newer; {REMEDY}"
-    os.environ.setdefault("NUMBA_CUDA_ARRAY_INTERFACE_SYNC", "0")
     try:
         if simulated():  # read when numba.cuda is imported, from one or the other
             os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
@@ -69,7 +64,6 @@ def numba_cuda() -> tuple[Any, str]:
         settings = import_module("numba.cuda.core.config")
     except ImportError as error:
         return None, f"numba-cuda {found} does not fit to numba {version('numba')} ({error}); {REMEDY}"
-    settings.CUDA_ARRAY_INTERFACE_SYNC = 0  # where Numba was imported earlier
     settings.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small arrays make small grids
     emulates = "simulator" in cuda.jit.__module__
     if emulates and not simulated():
