@@ -95,9 +95,9 @@ def test_conformance_under_the_simulator(simulations):
 
 
 ROOM = HERE.parent / "kernels"
-# Kernels whose twin has another name. The twin's convolution makes grad_x phase by phase with its forward kernel; its lrn
-# keeps s in a workspace, where Numba's keeps what each element gives to its neighbours; a plain cut is a deformation that
-# has no nodes.
+# Kernels whose twin has another name. The twin's convolution makes grad_x phase by phase with its forward kernel;
+# its lrn keeps s in a workspace, where Numba's keeps what each element gives to its neighbours; a plain cut is a
+# deformation that has no nodes.
 TWINS = {
     "augment.cut": "deform",
     "augment.cut_labels": "deform_nearest",
