@@ -68,7 +68,7 @@ def run(dry: bool, seconds: float, keep: Callable[[dict[str, Any]], None]) -> di
     results: dict[str, Any] = {"machine": report.machine(), "commit": commit(), "clocks before": clocks()}
     with Worker(dry) as worker:
         entry = worker.run(describe, 60.0)
-        results["device"] = entry.get("result") or {"device": f"not known: {entry['failed']}", "measured": not dry}
+        results["device"] = entry.get("result") or {"device": f"not known: {entry['failed']}", "measured": False}
         results["sections"] = {}
         for name, section, share in SECTIONS:
             promised += share * seconds
@@ -152,13 +152,15 @@ def main(argv: list[str] | None = None) -> int:
     results = run(args.dry, args.seconds, lambda so_far: write(so_far, folder))
     print(gpu_table.text(results))
     print(f"written: {folder / 'results.json'}, {folder / 'results.txt'}")
-    if args.keep:
+    failed = failures(results)
+    if args.keep and not results["device"]["measured"]:
+        failed.append("nothing is kept: it is not known which device this is")
+    elif args.keep:
         file = report.RESULTS / f"{slug(results['device']['device'])}.json"
         with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         report.rewrite_readme()
         print(f"kept: {file}; README's tables are up to date")
-    failed = failures(results)
     for line in failed:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failed else 0

@@ -111,6 +111,23 @@ def test_results_are_kept_after_each_section_and_time_is_honoured(monkeypatch):
     assert "left out: out of time" in gpu_table.text(found)
 
 
+def test_what_is_kept_is_what_readme_shows(tmp_path, monkeypatch, capsys):
+    """Without a GPU: the run is made up, README is left alone."""
+    results = {"device": {"device": "NVIDIA H200", "measured": True}, "sections": {}}
+    monkeypatch.setattr(gpu.backends, "available", lambda: ["cuda"])
+    monkeypatch.setattr(gpu, "run", lambda dry, seconds, keep: results)
+    monkeypatch.setattr(gpu.report, "RESULTS", tmp_path)
+    rewritten = []
+    monkeypatch.setattr(gpu.report, "rewrite_readme", lambda: rewritten.append(1))
+    assert gpu.main(["--out", str(tmp_path / "out"), "--keep"]) == 0
+    assert json.loads((tmp_path / "nvidia-h200.json").read_text()) == results
+    assert rewritten == [1]
+    results["device"] = {"device": "not known: its process ended", "measured": False}
+    assert gpu.main(["--out", str(tmp_path / "out"), "--keep"]) == 1
+    assert "nothing is kept" in capsys.readouterr().err
+    assert [f.name for f in tmp_path.glob("*.json")] == ["nvidia-h200.json"]
+
+
 @pytest.mark.parametrize("arguments", [["--dry", "--keep"], ["--seconds", "0"], ["--seconds", "nan"]])
 def test_what_makes_no_sense_is_a_usage_error(arguments, tmp_path):
     with pytest.raises(UsageError):

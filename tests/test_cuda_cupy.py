@@ -176,6 +176,15 @@ def test_an_unsupported_architecture_says_so(stand_in, capability, message):
     assert message in cuda.reason()
 
 
+def test_without_nvrtc_it_says_so(stand_in, monkeypatch):
+    monkeypatch.setattr(nvrtc, "library", lambda: (None, "no libnvrtc was found"))
+    assert not cuda.available()
+    assert cuda.reason() == f"no libnvrtc was found; {nvrtc.REMEDY}"
+    assert "pip install nvidia-cuda-nvrtc" in nvrtc.REMEDY
+    with pytest.raises(UserError, match="backend 'cuda': no libnvrtc was found; install NVRTC"):
+        cuda.empty((1,), F32)
+
+
 def test_a_driver_that_fails_says_so(stand_in):
     def fails():
         raise RefusedError("cudaErrorInsufficientDriver")

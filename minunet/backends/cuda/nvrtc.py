@@ -21,7 +21,7 @@ from minunet.backends.cuda.sources import Program
 from minunet.errors import UserError
 
 OPTIONS = ("-std=c++17", "-default-device", "--ptxas-options=-v")
-REMEDY = "install NVRTC: pip install nvidia-cuda-nvrtc"
+REMEDY = "install NVRTC: pip install nvidia-cuda-nvrtc, or nvidia-cuda-nvrtc-cu12 for a driver before 580"
 
 
 @dataclass(frozen=True)
