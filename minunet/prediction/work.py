@@ -87,7 +87,8 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
     total = S * len(targets)
     about = {
         "file": Path(name).name, "size and time": identity(file), "weights": weights_digest(model),
-        "network's view": [str(saved.extra.get(key)) for key in ("normalise", "displaced", "size")], "--average": job.average,
+        "network's view": [str(saved.extra.get(key)) for key in ("normalise", "displaced", "size")],
+        "--average": job.average,
         "window": plan.sides, "--out-format": kind, "results": list(results.kinds),
         "--overlay": job.overlay, "--palette": job.colours, "--precision": backends.asked_precision(),
     }  # fmt: skip
