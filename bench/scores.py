@@ -77,10 +77,6 @@ def table(results: dict[str, Any] | None = None) -> str:
     for name, r in results["rows"].items():
         lines.append(f"| {name} | {r['cpu_seconds']:.3g} s |")
     of = "drawn sections" if results["synthetic"] else "ISBI 2012's training stack"
-    m = results["machine"]
-    return "\n".join(
-        [
-            *lines,
-            f"\n{of}, {results['stack']}; {m['cores']} cores of {m['processor']}, all threads' time added, median of {results['repeats']}.",
-        ]
-    )
+    m, n = results["machine"], results["repeats"]
+    where = f"{m['cores']} cores of {m['processor']}, all threads' time added, median of {n}."
+    return "\n".join([*lines, f"\n{of}, {results['stack']}; {where}"])
