@@ -43,6 +43,14 @@ def test_indices_must_be_int32():
         backends.call("gather_by_index", ones(1, 2, 2, 1), np.zeros((1, 1, 1, 1), np.int64))
 
 
+def test_what_is_always_float64_stays_so_beside_float32():
+    x, places, nodes = ones(1, 4, 5, 1), np.zeros((1, 5), np.int32), np.zeros((1, 2, 3, 3))
+    options = {"size": (2, 3), "cubic": True}
+    assert backends.call("deform", x, places, nodes, **options).dtype == np.float32
+    with pytest.raises(TypeError, match="deform: nodes is float32; it must be float64"):
+        backends.call("deform", x, places, nodes.astype(np.float32), **options)
+
+
 @pytest.mark.parametrize("view", [lambda x: x[:, ::-1], lambda x: x[:, :, :2], lambda x: x.swapaxes(1, 2)])
 def test_not_contiguous(view):
     with pytest.raises(ValueError, match="x is not C-contiguous"):
@@ -98,6 +106,7 @@ SHAPES = {  # label: row, shapes, options, words of the message
     "gamma": ("batch_norm", [(1, 2, 2, 3), (3,), (3,), (1,), (3,)], {"eps": 1e-5, "activation": None}, "gamma"),
     "rate": ("dropout", [(3,)], {"rate": 1.0, "seed": 0}, "rate"),
     "seed": ("dropout", [(3,)], {"rate": 0.5, "seed": -1}, "seed"),
+    "numbers of tiles": ("stretch", [(2, 4, 5, 3), (2, 1), (2, 1)], {}, r"they must be \(2, 3\)"),
     "window": (
         "max_pool2d",
         [(1, 2, 9, 1)],
@@ -263,6 +272,6 @@ def test_rows_have_a_kernel_file_a_docstring_and_tolerances():
         assert set(row.tolerance) == {np.dtype(np.float32), np.dtype(np.float64)}, row.name
         assert row.optional <= set(row.inputs), row.name
         assert set(row.linear) <= set(row.inputs), row.name
-        assert row.integers <= set(row.inputs), row.name
+        assert row.integers | row.doubles <= set(row.inputs), row.name
         assert row.shape_only <= set(row.options), row.name
         assert callable(reference.kernels[row.name]), row.name
