@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minunet.backends.numba_cuda import conv
-from minunet.backends.numba_cuda.rows import bind
+from minunet.backends.stems import bind
 from minunet.contract import ROWS, Spec
 
 
@@ -35,7 +35,7 @@ class Recorder:
 def recorded(dtype: np.dtype, cases) -> Recorder:
     """Every launch of every row and every step of the convolution's ladder, for arrays of `dtype`."""
     device = Recorder()
-    kernels = bind(device)
+    kernels = bind("minunet.backends.numba_cuda", device)
 
     def launch(row, case):
         inputs = case.inputs(np.random.default_rng(0), dtype)

@@ -21,7 +21,7 @@ from minunet import backends
 from minunet.backends import numba_cuda
 from minunet.backends.cuda import sources
 from minunet.backends.numba_cuda import library
-from minunet.backends.numba_cuda.rows import bind
+from minunet.backends.stems import bind
 from minunet.errors import UserError
 
 HERE = Path(__file__).parent
@@ -253,7 +253,7 @@ def test_a_grid_that_the_hardware_does_not_have():
     """70 000 samples of one number: the launchers would put each on the grid's z axis."""
     a = np.broadcast_to(np.float32(1), (70_000, 1, 1))
     with pytest.raises(UserError, match=r"'matmul': the arrays need a grid of \(1, 1, 70000\)"):
-        bind(Recorder())["matmul"](a, a, a, transpose_a=False, transpose_b=False)
+        bind("minunet.backends.numba_cuda", Recorder())["matmul"](a, a, a, transpose_a=False, transpose_b=False)
 
 
 @pytest.mark.parametrize("dtype", (np.float16, np.int64, np.complex64))

@@ -14,27 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from minunet import jit
-from minunet.backends.cpu import augment, conv, join, loss, matmul, norm, optim, pointwise, pool, resample
 from minunet.backends.cpu.memory import empty
-from minunet.contract import ROWS
+from minunet.backends.stems import by_row
 
-__all__ = ["STEMS", "Array", "asarray", "compiled", "empty", "kernels", "name", "numpy"]
+__all__ = ["Array", "asarray", "compiled", "empty", "kernels", "name", "numpy"]
 
 name = "cpu"
 Array = np.ndarray
-STEMS = {
-    "conv": conv,
-    "pool": pool,
-    "resample": resample,
-    "join": join,
-    "norm": norm,
-    "loss": loss,
-    "matmul": matmul,
-    "pointwise": pointwise,
-    "optim": optim,
-    "augment": augment,
-}
-kernels: dict[str, Callable[..., None]] = {row.name: getattr(STEMS[row.stem], row.name) for row in ROWS.values()}
+kernels: dict[str, Callable[..., None]] = by_row("minunet.backends.cpu")
 
 
 def asarray(a) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The CUDA C++ kernels on an NVIDIA GPU, by CuPy: its arrays, its memory pool, its current stream.
 
 The files under kernels/cuda are compiled by NVRTC for the device's architecture (nvrtc.py), kept on disk, and launched
-with arguments that launch.py has checked against their text. `rows.py` says who launches what. Importable without
+with arguments that launch.py has checked against their text. A row is launched by the function of its
+name in the module of its stem. Importable without
 CuPy; `available()` is then false, and `reason()` says why.
 """
 
@@ -16,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from minunet.backends.cuda import nvrtc
-from minunet.backends.cuda.rows import bind
 from minunet.backends.cuda.sources import Parameter, Program
+from minunet.backends.stems import bind
 from minunet.errors import DeviceMemoryError, UserError
 
 name = "cuda"
@@ -221,4 +222,4 @@ class _Gpu:
 
 
 device = _Gpu()
-kernels = bind(device)
+kernels = bind("minunet.backends.cuda", device)

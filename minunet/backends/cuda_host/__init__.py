@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from minunet.backends.cuda import sources
-from minunet.backends.cuda.rows import bind
 from minunet.backends.cuda.sources import Parameter, Program
 from minunet.backends.cuda_host import compiler
+from minunet.backends.stems import bind
 
 name = "cuda_host"
 Array = np.ndarray
@@ -135,4 +135,4 @@ class _Host:
 
 
 device = _Host()
-kernels = bind(device)
+kernels = bind("minunet.backends.cuda", device)

@@ -19,7 +19,7 @@ from minunet.backends.cuda import cupy, full
 from minunet.backends.numba_cuda import gpu
 from minunet.backends.numba_cuda.launch import Grid
 from minunet.backends.numba_cuda.library import REMEDY, compiler, numba_cuda, simulated
-from minunet.backends.numba_cuda.rows import bind
+from minunet.backends.stems import bind
 from minunet.errors import UserError
 
 name = "numba_cuda"
@@ -142,4 +142,4 @@ class _Simulator:
 
 
 device = _Simulator() if simulated() else _Gpu()
-kernels = bind(device)
+kernels = bind("minunet.backends.numba_cuda", device)

@@ -12,7 +12,7 @@ from inspect import signature
 
 import numpy as np
 
-from minunet.backends.reference import augment, conv, join, loss, matmul, norm, optim, pointwise, pool, resample
+from minunet.backends.stems import by_row
 from minunet.contract import ROWS
 
 name = "reference"
@@ -55,18 +55,6 @@ def in_float64(kernel: Callable[..., None], n_inputs: int) -> Callable[..., None
     return run
 
 
-STEMS = {
-    "conv": conv,
-    "pool": pool,
-    "resample": resample,
-    "join": join,
-    "norm": norm,
-    "loss": loss,
-    "matmul": matmul,
-    "pointwise": pointwise,
-    "optim": optim,
-    "augment": augment,
-}
 kernels: dict[str, Callable[..., None]] = {
-    row.name: in_float64(getattr(STEMS[row.stem], row.name), len(row.inputs)) for row in ROWS.values()
+    row: in_float64(kernel, len(ROWS[row].inputs)) for row, kernel in by_row("minunet.backends.reference").items()
 }
