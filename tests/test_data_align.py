@@ -10,6 +10,7 @@ from minunet import backends, checkpoint, cli, train
 from minunet import predict as prediction
 from minunet.data import normalise, read_image, synthetic_membranes, write_tiff
 from minunet.data.align import CLEAR, displaced, displaced_window, displacement
+from minunet.data.check import check_folder
 from minunet.data.dataset import IGNORE
 from minunet.data.tiles import mirror_pad, window
 from minunet.errors import UserError
@@ -111,6 +112,21 @@ def test_prediction_moves_images_as_training_did(run):
     x = normalise(volume[5])
     expected, other = (prediction(saved.model, y)[..., 1] for y in (displaced(x, saved.extra["displaced"]), x))
     assert np.abs(p - expected).max() <= 1e-4 < np.abs(p - other).max()
+
+
+def test_data_check_tells_it_where_it_matters(tmp_path, rng):
+    images, masks = cells(rng)
+    for by, told in (((0.6, 0.0), True), ((0.1, 0.1), False)):
+        folder = tmp_path / str(told)
+        for sub in ("images", "masks"):
+            (folder / sub).mkdir(parents=True)
+        moved = np.stack([displaced(x, (-by[0], -by[1])) for x in images])
+        write_tiff(folder / "images" / "a.tif", (128 + 40 * moved).clip(0, 255).astype(np.uint8))
+        write_tiff(folder / "masks" / "a.tif", masks * 255)
+        texts = [f.text for f in check_folder(folder).findings]
+        assert any("--align 1" in text for text in texts) == told, texts
+        if told:
+            assert any(f"{folder / 'masks'}: masks lie -0.6" in text for text in texts), texts
 
 
 def test_it_is_for_outlines_of_one_thing(capsys):

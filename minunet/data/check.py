@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from minunet.data import masks as mask_values
+from minunet.data.align import displacement
 from minunet.data.download import pixels_sha256
 from minunet.data.images import list_images
 from minunet.data.masks import MAX_CLASSES, Survey, is_colour, is_stack, written
 from minunet.data.pairing import IMAGE_WORDS, MASK_WORDS, Pairing, is_mask_name, pair
 from minunet.data.picture import read_picture
 from minunet.errors import UserError
+
+LOOKED_AT = 8  # pairs, and sections of each, that tell whether masks lie beside what they outline
+BESIDE = 0.3  # px: nearer, it is not worth a word
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,10 @@ def check_folder(
     lines, found = _labels([e for e in masks if e.survey], labels, instances)
     findings += found
     pairing, found = _pair(images, masks)
-    return Report(entries, pairing, lines, findings + found)
+    findings += found
+    if pairing and not any(f.problem for f in findings):
+        findings += _beside(pairing)
+    return Report(entries, pairing, lines, findings)
 
 
 def _entries(root: Path) -> list[Entry]:
@@ -260,6 +268,29 @@ def _pair(images: list[Entry], masks: list[Entry]) -> tuple[Pairing | None, list
         names = _some([p.name for p in bare])
         findings.append(Finding(False, f"{names}: no mask, so of no use for training; draw one, or leave it out"))
     return pairing, findings
+
+
+def _beside(pairing: Pairing) -> Iterator[Finding]:
+    """Masks of two values that lie a fraction of a pixel beside what they outline, by a few of the sections."""
+    shown: list[tuple[np.ndarray, np.ndarray]] = []
+    for image, mask in _spread(pairing.pairs):
+        labels = mask_values.read_mask(mask)
+        if not is_colour(labels.shape) and len(np.unique(labels)) == 2:
+            planes = zip(_sections(read_picture(image)), _sections((labels == labels.max()).astype(np.uint8)))
+            shown += _spread(list(planes))
+    by = displacement(*zip(*shown)) if shown else None
+    if by is not None and math.hypot(*by) >= BESIDE:
+        down, right = by
+        yield Finding(
+            False,
+            f"{pairing.pairs[0][1].parent}: masks lie {-down:+.2f} px down and {-right:+.2f} px to the right of what"
+            " they outline, as grey values tell; train with --align 1, which moves the images there",
+        )
+
+
+def _spread(items: list) -> list:
+    """About LOOKED_AT of the items, from the first on."""
+    return items[:: max(1, -(-len(items) // LOOKED_AT))]
 
 
 def _by(sides: Sequence[int]) -> str:
