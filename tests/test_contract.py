@@ -260,6 +260,27 @@ def test_counts_add_up_by_kernel_and_nest():
     assert (inner.calls, inner.flops, inner.bytes) == (2, 12, 192)
 
 
+def test_kept_answers_check_nothing_away():
+    """The second call with the same shapes and options is checked as the first."""
+    x, w = ones(1, 4, 5, 2), ones(3, 1, 1, 2)
+    for _ in range(2):
+        assert backends.call("conv2d", x, w, **CONV).shape == (1, 4, 5, 3)
+        with pytest.raises(TypeError, match="float64 where float32"):
+            backends.call("conv2d", x, ones(3, 1, 1, 2, dtype=np.float64), **CONV)
+        with pytest.raises(ValueError, match="not C-contiguous"):
+            backends.call("conv2d", ones(1, 5, 4, 2).transpose(0, 2, 1, 3), w, **CONV)
+        with pytest.raises(ValueError, match="channels"):
+            backends.call("conv2d", ones(1, 4, 5, 3), w, **CONV)
+
+
+def test_options_that_may_change_are_asked_again():
+    stride = [1, 1]
+    options = CONV | {"stride": stride}
+    assert backends.call("conv2d", ones(1, 4, 5, 2), ones(3, 1, 1, 2), **options).shape == (1, 4, 5, 3)
+    stride[0] = 2
+    assert backends.call("conv2d", ones(1, 4, 5, 2), ones(3, 1, 1, 2), **options).shape == (1, 2, 5, 3)
+
+
 def test_a_refused_call_is_not_counted():
     with backends.count() as counter, pytest.raises(TypeError):
         backends.call("relu", ones(3, dtype=np.int32))

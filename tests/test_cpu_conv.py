@@ -166,6 +166,20 @@ def test_row_lengths_around_the_blocks(size, strict):
     Case((1, 3, size + 2, 5), 35, (3, 3)).check(2e-6)
 
 
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("outputs", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 7, 9, 16), (1, 33, 5, 37)])
+def test_few_output_channels(shape, outputs, dtype):
+    """Pixels and channels around whole vectors; three outputs are no power of two."""
+    Case(shape, outputs, (1, 1), dtype=dtype).check(DIRECT_TOLERANCE[dtype])
+
+
+def test_parts_of_dw_that_do_not_divide_among_threads(threads):
+    """7 x 7 taps make three groups of sums; two threads share them out by splitting the pixels too."""
+    threads(min(2, numba.config.NUMBA_NUM_THREADS))
+    Case((1, 9, 8, 64), 64, (7, 7), padding=(3, 3, 3, 3)).check(2e-6)
+
+
 def test_only_padding_is_read(strict):
     """The one output lies on padding: y is the bias, no tap reaches dx, dw is 0."""
     case = Case((1, 1, 1, 3), 5, (1, 1), (3, 3), (1, 1, 1, 1))

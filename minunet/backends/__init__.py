@@ -15,20 +15,20 @@ It is imported when first used, so that `import minunet` needs neither Numba nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
-from math import prod
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
 
+from minunet.backends.checks import check_out, work_of
 from minunet.backends.kept import fixed_weights, forget  # noqa: F401
-from minunet.contract import ROWS, Row, Spec
-from minunet.errors import UsageError, UserError
+from minunet.contract import ROWS
+from minunet.errors import UsageError
 
 # Public names in the order in which they are listed. Those whose module is missing are not part of this installation.
 NAMES = ("cpu", "reference", "cuda", "cuda_host", "numba_cuda")
@@ -234,73 +234,18 @@ def call(name: str, *inputs: Any, out: tuple[Any, ...] | None = None, **options:
         have = [other for other in available() if name in _module(other).kernels]
         raise NotImplementedError(f"backend {backend.name!r} has no kernel {name!r}; {', '.join(have) or 'nobody'} has")
     inputs += (None,) * (len(row.inputs) - len(inputs))  # missing optional arrays at the end
-    specs = _check(row, inputs, backend)
-    work = row.rule(*specs, **options)
+    work = work_of(row, inputs, options, backend)
     if out is None:
-        outputs = tuple(backend.empty(spec.shape, spec.dtype) for spec in work.outputs)
+        outputs = tuple([backend.empty(spec.shape, spec.dtype) for spec in work.outputs])
         if _poison.get():
             for array in outputs:
                 array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min)
     else:
         forget()
         outputs = out
-        _check_out(row, work.outputs, out, inputs, getattr(backend, "overlap", np.may_share_memory))
+        check_out(row, work.outputs, out, inputs, getattr(backend, "overlap", np.may_share_memory))
     passed = {k: v for k, v in options.items() if k not in row.shape_only} if row.shape_only else options
     kernel(*outputs, *inputs, **passed)
     for counter in _counters.get():
-        nbytes = sum(prod(s.shape) * s.dtype.itemsize for s in (*specs, *work.outputs) if s is not None)
-        counter.add(name, work.flops, nbytes)
+        counter.add(name, work.flops, sum(a.nbytes for a in (*inputs, *outputs) if a is not None))
     return outputs[0] if len(outputs) == 1 else outputs
-
-
-def _check(row: Row, inputs: tuple[Any, ...], backend: ModuleType) -> list[Spec | None]:
-    """The inputs' specs, after checking number, kind, dtype and contiguity."""
-    if len(inputs) > len(row.inputs):
-        raise TypeError(f"{row.name} takes {len(row.inputs)} arrays ({', '.join(row.inputs)}); got {len(inputs)}")
-    specs: list[Spec | None] = []
-    floating = None
-    for name, array in zip(row.inputs, inputs):
-        if array is None:
-            if name not in row.optional:
-                raise TypeError(f"{row.name}: {name} is missing")
-            specs.append(None)
-            continue
-        if not isinstance(array, backend.Array):
-            why = getattr(backend, "reason", str)()  # a backend without a device has no arrays at all
-            if why:
-                raise UserError(f"backend {backend.name!r}: {why}")
-            kind = type(array)
-            raise TypeError(
-                f"{row.name}: {name} is a {kind.__module__}.{kind.__name__}, and backend {backend.name!r} works on"
-                f" {backend.Array.__module__}.{backend.Array.__name__}; choose the backend with use_backend(), or move"
-                f" a network with .to({backend.name!r})"
-            )
-        dtype = array.dtype
-        if name in row.integers:
-            if dtype != np.int32:
-                raise TypeError(f"{row.name}: {name} is {dtype}; it must be int32")
-        elif name in row.doubles:
-            if dtype != np.float64:
-                raise TypeError(f"{row.name}: {name} is {dtype}; it must be float64")
-        elif floating is None:
-            if dtype not in row.tolerance:
-                raise TypeError(f"{row.name}: {name} is {dtype}; it must be float32 or float64")
-            floating = dtype
-        elif dtype != floating:
-            raise TypeError(f"{row.name}: {name} is {dtype} where {floating} is expected; convert one of them")
-        if not array.flags.c_contiguous:
-            raise ValueError(f"{row.name}: {name} is not C-contiguous; pass a contiguous copy")
-        specs.append(Spec(array.shape, dtype))
-    return specs
-
-
-def _check_out(
-    row: Row, expected: tuple[Spec, ...], out: tuple[Any, ...], inputs: tuple[Any, ...], overlap: Callable
-) -> None:
-    """An output has the row's shape and memory of its own; in place it may be the input of its position, as a whole."""
-    for k, (array, spec) in enumerate(zip(out, expected, strict=True)):
-        if (array.shape, array.dtype) != spec or not array.flags.c_contiguous:
-            raise ValueError(f"{row.name}: out must be contiguous {spec.dtype} {spec.shape}, not {array.shape}")
-        others = [*out[:k], *(a for i, a in enumerate(inputs) if not (row.in_place and i == k and a is array))]
-        if any(other is not None and overlap(array, other) for other in others):
-            raise ValueError(f"{row.name}: out must not share memory with an input or another output")

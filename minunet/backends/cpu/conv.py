@@ -1,6 +1,7 @@
 """Convolution on the CPU: which algorithm runs for which shape.
 
 - float32, 3x3, stride 1, enough channels: Winograd (`winograd.py`, `winograd_grad_w.py`), but not in strict precision
+- 1x1 to one, two or four channels: lanes are pixels (`conv_narrow.py`)
 - everything else: sums of products over taps (`conv_direct.py`), sums of outer products for dw (`conv_grad_w.py`)
 
 All arrays are C-contiguous NHWC, of one dtype (float32 or float64); weights are w[O, KH, KW, C]. The caller has checked
@@ -14,7 +15,7 @@ from numba import get_num_threads
 
 from minunet.backends import strict
 
-from . import conv_direct, conv_grad_w, winograd, winograd_grad_w
+from . import conv_direct, conv_grad_w, conv_narrow, winograd, winograd_grad_w
 from .channel_sum import channel_sum
 from .depthwise import depthwise_conv2d, depthwise_conv2d_grad_w, depthwise_conv2d_grad_x
 
@@ -79,6 +80,8 @@ def _apply(y, x, w, b, stride, padding, dilation, activation, adjoint: bool) -> 
     m = _winograd_tile(x, y, w, stride, dilation)
     if m:
         winograd.conv3x3(y, x, w, b, padding[0], padding[2], activation, adjoint, threads, m)
+    elif not adjoint and w.shape[1:3] == stride == (1, 1) and not any(padding) and w.shape[0] in conv_narrow.OUTPUTS:
+        conv_narrow.narrow_conv(y, x, w, b, activation, threads)
     else:
         conv_direct.tap_conv(y, x, w, b, stride, padding, dilation, activation, adjoint, threads)
 

@@ -25,7 +25,7 @@ from minunet.jit import njit
 
 from . import memory
 from .simd import MAX_ROWS, Emit, address, copy_bytes, kernel, lanes, prepare, zero_bytes
-from .simd_gemm import RELU, matmul, part, split
+from .simd_gemm import RELU, matmul_ahead, part, split
 
 _GROUP_BYTES = 384 * 1024  # packed weights that stay in L2 (1 MiB on the machines this was tuned on)
 _ROW_BLOCK = 256  # pixels of a row in one work item
@@ -131,13 +131,13 @@ def _patch(g, image, i, j, rows, taps, dst):
 
 
 @njit
-def _multiply(t, g, rows, a, a_row, table, runs, length, panels, K, p, y):
+def _multiply(t, g, rows, a, a_row, table, runs, length, panels, K, p, y, ahead):
     """`rows` pixels by panel p: y[r, :] = act(bias + A[r] @ panel); y points to channel 0 of the first pixel."""
     q0 = p * 2 * g.L
     nv = min(2, split(g.O - q0, g.L))
     bias = g.bias + q0 * g.size if g.bias else 0
     block = (rows, nv, a, a_row, table, runs, length, panels + q0 * K * g.size, y + q0 * g.size)
-    matmul(t, block + (g.osw * g.O * g.size, g.O - q0, bias, g.flags))
+    matmul_ahead(t, block + (g.osw * g.O * g.size, g.O - q0, bias, g.flags, ahead))
 
 
 @njit
@@ -160,19 +160,22 @@ def _line(t, g, phase, taps, n, i, group, block, patch):
     p0, p1 = part(n_panels, g.groups, group), part(n_panels, g.groups, group + 1)
     # Pixels a multiple of 4096 bytes apart share one set of the L1 cache, which holds 8 lines.
     parts = split(hi - lo, min(7, MAX_ROWS) if g.isw * pixel % 4096 == 0 else MAX_ROWS)
-    for p in range(p0, p1):
-        for q in range(parts):
-            j, end = lo + part(hi - lo, parts, q), lo + part(hi - lo, parts, q + 1)
-            at = image + (h * g.W + j * g.isw) * pixel
-            table = g.table + 8 * tap0
-            _multiply(t, g, end - j, at, g.isw * pixel, table, n_runs, run * g.C, panels, K, p, y + j * y_col)
+    # While a block is multiplied, what the next row, or in a single row the next block, will read is fetched.
+    ahead = g.ish * g.W * pixel if g.H > 1 else MAX_ROWS * pixel
+    for q in range(parts):
+        j, end = lo + part(hi - lo, parts, q), lo + part(hi - lo, parts, q + 1)
+        at = image + (h * g.W + j * g.isw) * pixel
+        table, to = g.table + 8 * tap0, y + j * y_col
+        for p in range(p0, p1):
+            then = ahead if p == p0 else 0
+            _multiply(t, g, end - j, at, g.isw * pixel, table, n_runs, run * g.C, panels, K, p, to, then)
     for first, last in ((j0, lo), (hi, j1)):
         parts = split(last - first, MAX_ROWS)
         for q in range(parts):
             j, end = first + part(last - first, parts, q), first + part(last - first, parts, q + 1)
             _patch(g, image, h, j * g.isw, end - j, taps, patch)
             for p in range(p0, p1):
-                _multiply(t, g, end - j, patch, K * g.size, g.zero, 1, K, panels, K, p, y + j * y_col)
+                _multiply(t, g, end - j, patch, K * g.size, g.zero, 1, K, panels, K, p, y + j * y_col, 0)
 
 
 @njit
@@ -241,7 +244,7 @@ def tap_conv(y, x, w, b, stride, padding, dilation, activation, adjoint: bool, t
     if KH == KW == 1 and stride == (1, 1) and not any(padding):
         N, H, W, OH, OW = 1, 1, N * H * W, 1, N * OH * OW  # pixels are independent: one long row
     size, L = x.itemsize, lanes(x.dtype)
-    prepare(x.dtype, "matmul", "transpose")
+    prepare(x.dtype, "matmul_ahead", "transpose")
     phases, taps, segments, column_blocks = _plan(H, W, C, OH, OW, KH, KW, stride, padding, dilation, adjoint, size)
     n_panels = split_ceil(O, 2 * L)
     longest = int(phases[:, 5].max())

@@ -118,7 +118,9 @@ def grad_w(dw, x, dy, stride, padding, dilation, threads: int) -> None:
     T = KH * KW
     row_groups = max(1, min(M // MAX_ROWS, M * Q * size // _SUM_BYTES))
     tap_groups = max(1, min(T, T * M * Q * size // row_groups // _SUM_BYTES))
-    S = max(1, min(N * OH, -(-threads // (row_groups * tap_groups))))
+    S, groups = 1, row_groups * tap_groups
+    while S < N * OH and groups * S < 8 * threads and groups * S % threads:  # as much work for each thread
+        S += 1
     line_bytes = OW * (O + stride[0] * stride[1] * C) * size
     chunk_rows = max(1, min(_CHUNK_PIXELS // OW, _CHUNK_BYTES // line_bytes))
     direct = S == 1 and not swap

@@ -17,6 +17,7 @@ import numpy as np
 # "contract" lets a * b + c be one fused operation; nothing else is relaxed: NaN, infinities and order stay.
 THREADED = {"error_model": "numpy", "fastmath": {"contract"}, "parallel": True}
 SERIAL = THREADED | {"parallel": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # not called by Python
+ENTRY = THREADED | {"parallel": False}  # called by Python; calls THREADED functions
 SPLIT = 1 << 15
 CHUNK = 1 << 14
 LANES = 512  # 2 KiB of float32: a few rows and the lane vectors fit the L1 cache

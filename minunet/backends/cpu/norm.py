@@ -1,8 +1,8 @@
 """Batch normalisation on the CPU, in rows of lanes (see `loops.layout`).
 
 Sums: eight rows are added in registers, in the array's dtype; the result is added to one float64 per lane. At the
-end of a chunk the lanes of a channel are folded, and NumPy joins the chunks, in the order of memory. No sum depends
-on the number of threads.
+end of a chunk the lanes of a channel are folded, and the chunks are joined in the order of memory. No sum depends on
+the number of threads. The arithmetic per channel is compiled too: in NumPy it took longer than small maps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from minunet.backends.cpu.loops import GROUP, SERIAL, SPLIT, THREADED, layout, repeated
+from minunet.backends.cpu.loops import ENTRY, GROUP, SERIAL, SPLIT, THREADED, layout, repeated
 from minunet.backends.cpu.pixel_norm import l2_normalize, l2_normalize_grad, lrn, lrn_grad
 from minunet.jit import njit
 
@@ -98,17 +98,27 @@ def _moments(x, repeat, chunk, mean, m2):
             _moments_chunk(x[k * chunk : (k + 1) * chunk], repeat, mean[k], m2[k])
 
 
+@njit(**ENTRY)
+def _channel_moments(mean, var, x, repeat, chunk, chunks):
+    """Chan, Golub & LeVeque's merge, for all chunks at once: M2 = sum M2_k + sum n_k (mean_k - mean)^2."""
+    c = mean.size
+    means, m2 = np.empty((chunks, c)), np.empty((chunks, c))
+    _moments(x, repeat, chunk, means, m2)
+    pixels, most = x.size // c, chunk // c
+    for k in range(c):
+        total = distances = 0.0
+        for i in range(chunks):
+            total += min(most, pixels - i * most) * means[i, k]
+        total /= pixels
+        for i in range(chunks):
+            d = means[i, k] - total
+            distances += m2[i, k] + min(most, pixels - i * most) * (d * d)
+        mean[k] = total
+        var[k] = distances / pixels
+
+
 def channel_moments(mean, var, x):
-    c = x.shape[-1]
-    repeat, chunk, chunks = layout(x.size, c)
-    means, m2 = np.empty((2, chunks, c))
-    _moments(x.reshape(-1), repeat, chunk, means, m2)
-    # Chan, Golub & LeVeque's merge, for all chunks at once: M2 = sum M2_k + sum n_k (mean_k - mean)^2.
-    pixels = x.size // c
-    count = np.minimum(chunk // c, pixels - np.arange(chunks) * (chunk // c))[:, None]  # (chunks, 1)
-    total = (count * means).sum(axis=0) / pixels
-    mean[...] = total
-    var[...] = (m2 + count * (means - total) ** 2).sum(axis=0) / pixels
+    _channel_moments(mean, var, x.reshape(-1), *layout(x.size, x.shape[-1]))
 
 
 @njit(**SERIAL)
@@ -131,12 +141,22 @@ def _batch_norm(y, x, mean, factor, beta, lowest, chunk):
             _batch_norm_chunk(y[a:b], x[a:b], mean, factor, beta, lowest)
 
 
+@njit(**ENTRY)
+def _normalize(y, x, mean, var, gamma, beta, eps, lowest, repeat, chunk):
+    c = mean.size
+    lanes = np.empty((3, repeat * c), x.dtype)
+    for l in range(repeat * c):
+        k = l % c
+        lanes[0, l] = mean[k]
+        lanes[1, l] = gamma[k] / np.sqrt(np.float64(var[k]) + eps)
+        lanes[2, l] = beta[k]
+    _batch_norm(y, x, lanes[0], lanes[1], lanes[2], lowest, chunk)
+
+
 def batch_norm(y, x, mean, var, gamma, beta, *, eps, activation):
     repeat, chunk, _ = layout(x.size, x.shape[-1])
-    factor = (gamma / np.sqrt(var.astype(np.float64) + eps)).astype(x.dtype)
     lowest = x.dtype.type(-np.inf if activation is None else 0)
-    vectors = (repeated(v, repeat) for v in (mean, factor, beta))
-    _batch_norm(y.reshape(-1), x.reshape(-1), *vectors, lowest, chunk)
+    _normalize(y.reshape(-1), x.reshape(-1), mean, var, gamma, beta, eps, lowest, repeat, chunk)
 
 
 @njit(**SERIAL)
@@ -192,22 +212,38 @@ def _batch_norm_grad(dx, dy, x, mean, factor, a, b, chunk):
             _batch_norm_grad_chunk(dx[i:j], dy[i:j], x[i:j], mean, factor, a, b)
 
 
+@njit(**ENTRY)
+def _gradients(dx, dgamma, dbeta, dy, x, mean, var, gamma, eps, training, repeat, chunk, chunks):
+    """dx = factor (dy - a - (x - mean) b): a = mean(dy) and b from z mean(dy z), z = (x - mean) inverse."""
+    c = mean.size
+    width, pixels = repeat * c, x.size // c
+    lanes = np.empty((4, width), x.dtype)  # mean, factor, a, b
+    first, second = np.zeros((chunks, width)), np.zeros((chunks, width))
+    for l in range(width):
+        lanes[0, l] = mean[l % c]
+    _products(dy, x, lanes[0], chunk, first, second)
+    for i in range(1, chunks):
+        for l in range(width):
+            first[0, l] += first[i, l]
+            second[0, l] += second[i, l]
+    total, product = np.empty(c), np.empty(c)  # sum dy, sum dy (x - mean)
+    _fold(first[0], total)
+    _fold(second[0], product)
+    for k in range(c):
+        inverse = 1.0 / np.sqrt(np.float64(var[k]) + eps)
+        dbeta[k] = total[k]
+        dgamma[k] = product[k] * inverse
+        for l in range(k, width, c):
+            lanes[1, l] = gamma[k] * inverse
+            lanes[2, l] = total[k] / pixels if training else 0.0
+            lanes[3, l] = product[k] * (inverse * inverse) / pixels if training else 0.0
+    _batch_norm_grad(dx, dy, x, lanes[0], lanes[1], lanes[2], lanes[3], chunk)
+
+
 def batch_norm_grad(dx, dgamma, dbeta, dy, x, mean, var, gamma, *, eps, training):
-    c = x.shape[-1]
-    repeat, chunk, chunks = layout(x.size, c)
-    dx, dy, x = dx.reshape(-1), dy.reshape(-1), x.reshape(-1)
-    lanes = repeated(mean, repeat)
-    sums = np.zeros((2, chunks, lanes.size))
-    _products(dy, x, lanes, chunk, sums[0], sums[1])
-    total, product = sums.sum(axis=1).reshape(2, repeat, c).sum(axis=1)  # sum dy, sum dy (x - mean), float64
-    inverse = 1.0 / np.sqrt(var.astype(np.float64) + eps)
-    dbeta[...] = total
-    dgamma[...] = product * inverse
-    # dx = factor (dy - a - (x - mean) b): mean(dy) and z mean(dy z) with z = (x - mean) inverse.
-    pixels = x.size // c if training else np.inf
-    vectors = gamma * inverse, total / pixels, product * inverse**2 / pixels
-    factor, a, b = (repeated(v.astype(x.dtype), repeat) for v in vectors)
-    _batch_norm_grad(dx, dy, x, lanes, factor, a, b, chunk)
+    flat = (a.reshape(-1) for a in (dy, x))
+    sizes = layout(x.size, x.shape[-1])
+    _gradients(dx.reshape(-1), dgamma, dbeta, *flat, mean, var, gamma, eps, bool(training), *sizes)
 
 
 @njit(**SERIAL)
@@ -226,10 +262,17 @@ def _scale_rows(out, w, factor):
             _scale_row(out[o], w[o], factor[o])
 
 
+@njit(**ENTRY)
+def _fold_vectors(factor, b_folded, shift, var, gamma, beta, eps):
+    for k in range(gamma.size):
+        f = gamma[k] / np.sqrt(np.float64(var[k]) + eps)
+        factor[k] = f
+        b_folded[k] = beta[k] - f * shift[k]
+
+
 def fold_batch_norm(w_folded, b_folded, w, mean, var, gamma, beta, b=None, *, eps, axis):
-    factor = gamma / np.sqrt(var.astype(np.float64) + eps)
-    b_folded[...] = factor * (-mean if b is None else b - mean) + beta
-    factor = factor.astype(w.dtype)  # NumPy's product of two dtypes, on one thread, took a tenth of an inference
+    factor = np.empty(gamma.size, w.dtype)
+    _fold_vectors(factor, b_folded, mean if b is None else mean - b, var, gamma, beta, eps)
     if axis == 0:
         _scale_rows(w_folded.reshape(factor.size, -1), w.reshape(factor.size, -1), factor)
         return

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import prange
 
-from minunet.backends.cpu.loops import CHUNK, SERIAL, SPLIT, THREADED
+from minunet.backends.cpu.loops import CHUNK, ENTRY, SERIAL, SPLIT, THREADED
 from minunet.jit import njit
 
 
@@ -74,9 +74,15 @@ def _adam(p, m, v, g, rate, beta1, rest1, beta2, rest2, correction, eps, weight_
             _adam_chunk(p[a:b], m[a:b], v[a:b], g[a:b], rate, beta1, rest1, beta2, rest2, correction, eps, weight_decay)
 
 
-def adam(p_out, m_out, v_out, p, m, v, g, *, lr, beta1, beta2, eps, weight_decay, step):
+@njit(**ENTRY)
+def _adam_step(p, m, v, g, lr, beta1, beta2, eps, weight_decay, step):
     # The bias corrections are scalars: lr / (1 - beta1^t) in front, 1 / sqrt(1 - beta2^t) behind the root.
-    rate = lr / (1.0 - beta1**step)
-    correction = 1.0 / math.sqrt(1.0 - beta2**step)
-    scalars = rate, beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction, eps, weight_decay
-    _adam(_onto(p_out, p), _onto(m_out, m), _onto(v_out, v), g.reshape(-1), *map(p.dtype.type, scalars))
+    kind = p.dtype.type
+    rate, correction = kind(lr / (1.0 - beta1**step)), kind(1.0 / math.sqrt(1.0 - beta2**step))
+    rest1, rest2 = kind(1.0 - beta1), kind(1.0 - beta2)
+    _adam(p, m, v, g, rate, kind(beta1), rest1, kind(beta2), rest2, correction, kind(eps), kind(weight_decay))
+
+
+def adam(p_out, m_out, v_out, p, m, v, g, *, lr, beta1, beta2, eps, weight_decay, step):
+    arrays = _onto(p_out, p), _onto(m_out, m), _onto(v_out, v), g.reshape(-1)
+    _adam_step(*arrays, float(lr), float(beta1), float(beta2), float(eps), float(weight_decay), int(step))

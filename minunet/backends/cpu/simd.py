@@ -120,10 +120,10 @@ class Emit:
         fn = self._declare(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [self.vec, PTR, I32, self.masktype])
         self.b.call(fn, [value, pointer, ir.Constant(I32, self.size), mask])
 
-    def prefetch(self, pointer: ir.Value) -> None:
-        """Start to bring the cache line at `pointer`, which need not be valid memory, close to the processor."""
+    def prefetch(self, pointer: ir.Value, write: bool = False, level: int = 1) -> None:
+        """Start to bring the cache line at `pointer`, which need not be valid memory, into the cache of that level."""
         fn = self._declare("llvm.prefetch.p0", ir.VoidType(), [PTR, I32, I32, I32])
-        self.b.call(fn, [pointer, *(ir.Constant(I32, i) for i in (0, 3, 1))])  # for reading, all levels, data
+        self.b.call(fn, [pointer, *(ir.Constant(I32, i) for i in (int(write), 4 - level, 1))])  # 1: data
 
     def mask(self, count: ir.Value) -> ir.Value:
         """Lanes 0 .. count - 1."""
@@ -143,18 +143,19 @@ class Emit:
         return self.b.select(self.b.fcmp_ordered("<", x, zero), zero, x)
 
     def transpose(self, rows: list[ir.Value]) -> list[ir.Value]:
-        """LANES x LANES block: after log2(LANES) rounds of interleaving row i with row i + LANES / 2."""
-        n = self.lanes
+        """The elements of `rows`, a power of two of vectors, in the order of columns: LANES rows are a square block.
+
+        After log2(rows) rounds of interleaving row i with row i + rows / 2.
+        """
+        n, half = self.lanes, len(rows) // 2
         low = ir.Constant(ir.VectorType(I32, n), [i // 2 + (i % 2) * n for i in range(n)])
         high = ir.Constant(ir.VectorType(I32, n), [i // 2 + (i % 2) * n + n // 2 for i in range(n)])
-        width = 1
-        while width < n:
+        for _ in range(len(rows).bit_length() - 1):
             out = []
-            for i in range(n // 2):
-                out.append(self.b.shuffle_vector(rows[i], rows[i + n // 2], low))
-                out.append(self.b.shuffle_vector(rows[i], rows[i + n // 2], high))
+            for i in range(half):
+                out.append(self.b.shuffle_vector(rows[i], rows[i + half], low))
+                out.append(self.b.shuffle_vector(rows[i], rows[i + half], high))
             rows = out
-            width *= 2
         return rows
 
     def _spread(self, scalar: ir.Value, typ: ir.VectorType) -> ir.Value:
