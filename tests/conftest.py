@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # On a busy machine threads that spin while they wait take the cores from those they wait for. The tests' arrays are
@@ -45,6 +46,15 @@ def backend(request):
         yield request.param
 
 
+@pytest.fixture
+def reference() -> Iterator[None]:
+    """The test runs on the reference backend: ask for it, or mark a module with `usefixtures("reference")`."""
+    from minunet import backends
+
+    with backends.use_backend("reference"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def onnx() -> ModuleType:
     """The package onnx. Skips where it is not installed."""
@@ -55,3 +65,11 @@ def onnx() -> ModuleType:
 def runtime(onnx: ModuleType) -> ModuleType:
     """The package onnxruntime. Skips where it is not installed."""
     return pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """PyTorch, in one thread. Skips where it is not installed."""
+    found = pytest.importorskip("torch", reason="PyTorch is not installed")
+    found.set_num_threads(1)
+    return found

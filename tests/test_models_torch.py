@@ -19,13 +19,6 @@ from minunet.tensor import Tensor, no_grad, record
 TITLES = [title for title, (name, _, _) in SMALL.items() if name in torch_nets.mirrored()]
 
 
-@pytest.fixture
-def torch():
-    found = pytest.importorskip("torch", reason="PyTorch is not installed")
-    found.set_num_threads(1)
-    return found
-
-
 def twins(torch: Any, title: str) -> tuple[Network, Any, np.ndarray]:
     """Our network and PyTorch's with the same random weights, float64, without dropout; and images (N, H, W, C)."""
     name, arguments, size = SMALL[title]

@@ -1,4 +1,4 @@
-"""Weights under other people's names: torchvision's bodies and well-known ports, written down in tests/torch_ports."""
+"""Weights under other people's names: well-known ports, written down in tests/torch_ports."""
 
 from __future__ import annotations
 
@@ -7,48 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch_ports
+from torch_ports.drawn import BLOCKS, close, drawn, images
 
-from minunet import backends, models, ops
+from minunet import backends, models
 from minunet.interop import from_torch, match
-from minunet.models.ports import encoder_schemes
 from minunet.models.ports_networks import PORTS
 from minunet.tensor import Tensor
-
-BLOCKS = (1, 1, 2, 1)
-
-
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    found = pytest.importorskip("torch", reason="PyTorch is not installed")
-    found.set_num_threads(1)
-    return found
 
 
 @pytest.fixture(scope="module")
 def ports(torch) -> dict[str, Any]:
     return torch_ports.build(torch)
-
-
-def drawn(torch: Any, net: Any) -> Any:
-    """The net in float64, with random weights and statistics, in evaluation."""
-    draw = torch.Generator().manual_seed(3)
-    for name, value in net.double().state_dict().items():
-        if value.is_floating_point():
-            value.copy_(torch.randn(value.shape, generator=draw, dtype=value.dtype) * 0.4)
-            if name.endswith("running_var"):
-                value.abs_().add_(0.5)
-    return net.eval()
-
-
-def images(size: tuple[int, int], c: int) -> np.ndarray:
-    return np.random.default_rng(7).normal(size=(2, *size, c))
-
-
-def close(found: np.ndarray, known: Any, tol: float = 1e-10) -> None:
-    known = known.detach().numpy().transpose(0, 2, 3, 1)
-    assert found.shape == known.shape
-    error = np.linalg.norm(found - known) / np.linalg.norm(known)
-    assert np.isfinite(error) and error <= tol, error
 
 
 SEGNET = {"in_channels": 2, "n_classes": 3, "width": 2, "stages": ((1, 1), (2, 2), (2, 3, 2))}
@@ -188,96 +157,6 @@ def test_every_tensor_of_a_port_has_its_place(torch, ports, title):
 
 def test_all_ports_are_tested():
     assert {network for network, *_ in (*COMPUTING.values(), *NAMED.values())} == set(PORTS)
-
-
-# ---------------------------------------------------------------------------------------------- torchvision's bodies
-
-VGG = {False: [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28], True: [0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40]}
-WITH_VGG = {
-    "segnet": ({}, ""),
-    "fcn": ({}, "fc6"),
-    "deconvnet": ({}, "fc6.conv"),
-    "deeplab_v1": ({}, ""),
-    "deeplab_v2": ({"body": "vgg16"}, ""),
-}
-
-
-@pytest.mark.parametrize("name", WITH_VGG)
-def test_the_places_of_vgg16(name):
-    arguments, fc6 = WITH_VGG[name]
-    with models.shapes_only():
-        model = models.build(name, **arguments)
-    for title, norm in ("torchvision's vgg16", False), ("torchvision's vgg16_bn", True):
-        pairs = next(pairs for known, pairs in encoder_schemes(model) if known == title)
-        layers = [p.theirs for p in pairs if not p.ours.endswith(".bn") and p.theirs.startswith("features")]
-        assert layers == [f"features.{k}" for k in VGG[norm]]
-        norms = [p.theirs for p in pairs if p.ours.endswith(".bn") and p.theirs.startswith("features")]
-        assert norms in ([], [f"features.{k + 1}" for k in VGG[norm]])
-        assert [p.theirs for p in pairs if p.ours == fc6] == (["classifier.0"] if fc6 else [])
-
-
-@pytest.mark.parametrize("norm", [False, True], ids=["vgg16", "vgg16_bn"])
-def test_vgg16_as_encoder(torch, ports, norm):
-    """DeepLab's body takes the plain convolutions; SegNet's batch-norms too, where there are any."""
-    net, x = drawn(torch, ports["Vgg"](3, 2, norm, 5)), images((32, 64), 3)
-    model = models.build("segnet" if norm else "deeplab_v1", width=2).astype(np.float64).eval()
-    before = model.state_dict()
-    from_torch(model, net.state_dict(), encoder=True)
-    known, y, stages = torch.tensor(x.transpose(0, 3, 1, 2).copy()), Tensor(x), iter(net.features)
-    with backends.use_backend("reference"):
-        for stage in model.encoder if norm else model.body.stages[:4]:  # the fifth is dilated there
-            y = ops.max_pool2d(stage(y), 2)
-            for layer in stages:
-                known = layer(known)
-                if isinstance(layer, torch.nn.MaxPool2d):
-                    break
-            close(y.numpy(), known)
-    same = [name for name, value in model.state_dict().items() if np.array_equal(value, before[name])]
-    assert same and not any(name.startswith(("encoder", "body")) for name in same)
-
-
-def test_fully_connected_layers_become_convolutions(torch, ports):
-    net = drawn(torch, ports["Vgg"](3, 2, False, 5))
-    features = np.random.default_rng(0).normal(size=(2, 7, 7, 16))
-    known = net.classifier[:5](torch.tensor(features.transpose(0, 3, 1, 2).copy()).flatten(1))  # to fc7's ReLU
-    model = models.build("fcn", width=2, fc=5).astype(np.float64)
-    from_torch(model, net.state_dict(), encoder=True)
-    with backends.use_backend("reference"):
-        y = model.fc7(model.fc6(Tensor(features))).numpy()
-    close(y, known[:, :, None, None], 1e-12)
-    state = {k: v for k, v in net.state_dict().items() if k.startswith("features")}
-    assert match(model, state, encoder=True).kept == []  # without a classifier: the convolutions alone
-
-
-@pytest.mark.parametrize("depth", [18, 50])
-@pytest.mark.parametrize("deep", [False, True])
-def test_resnet_as_encoder(torch, ports, depth, deep):
-    net = drawn(torch, ports["ResNet"](3, 2, BLOCKS, depth == 50, deep=deep, classes=10))
-    arguments = {"width": 2, "depth": depth, "blocks": BLOCKS, "deep_stem": deep}
-    model = models.build("dfn", border=2, **arguments).astype(np.float64).eval()
-    before = model.state_dict()
-    from_torch(model, net.state_dict(), encoder=True)
-    x = images((64, 32), 3)
-    with backends.use_backend("reference"):
-        found = model.body(Tensor(x))
-    for y, known in zip(found, net(torch.tensor(x.transpose(0, 3, 1, 2).copy())), strict=True):
-        close(y.numpy(), known)
-    after = model.state_dict()
-    assert all(np.array_equal(after[k], before[k]) == (not k.startswith("body")) for k in after if k.endswith(".w"))
-
-
-def test_both_encoders_of_rednet(torch, ports):
-    """The depth's stem is the mean of the colours' over its inputs, as the authors start it."""
-    net = drawn(torch, ports["ResNet"](3, 2, BLOCKS, True, classes=10))
-    model = models.build("rednet", width=2, blocks=BLOCKS, units=(1, 1, 1, 1, 1))
-    from_torch(model, net.state_dict(), encoder=True)
-    own = model.state_dict()
-    colours = {k: v for k, v in own.items() if k.startswith("colours")}
-    stem = "depth.stem.layers.0.conv.w"
-    for name, value in colours.items():
-        other = name.replace("colours", "depth")
-        assert other == stem or np.array_equal(own[other], value), name
-    assert np.allclose(own[stem], colours["colours.stem.layers.0.conv.w"].mean(axis=3, keepdims=True), atol=1e-7)
 
 
 # ---------------------------------------------------------------------------------------------- what does not fit
