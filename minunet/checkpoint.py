@@ -79,18 +79,7 @@ def save(
         "arrays": arrays or {},
     }
     tensors = {f"{group}/{name}": _storable(name, a) for group in groups for name, a in groups[group].items()}
-    ours = {
-        "sha256": _ZEROS.decode(),
-        "format": FORMAT,
-        "minunet": __version__,
-        "config": config,
-        "extra": dict(extra or {}),
-    }
-    try:
-        text = json.dumps(ours, separators=(",", ":"), default=_plain)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"checkpoint: config and extra must be what JSON can say: {error}") from error
-    data = safetensors.numpy.save(tensors, metadata={KEY: text})
+    data = safetensors.numpy.save(tensors, metadata={KEY: _metadata(config, extra or {})})
     at = _digits_at(data)
     if keep_previous and is_whole(path):
         second_name(path, previous(path))
@@ -98,6 +87,21 @@ def save(
         file.write(data)
         file.seek(at)
         file.write(_sha256(data, at).encode())
+
+
+def _metadata(config: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
+    """Our JSON, with zeros where the checksum's digits will stand."""
+    ours = {
+        "sha256": _ZEROS.decode(),
+        "format": FORMAT,
+        "minunet": __version__,
+        "config": config,
+        "extra": dict(extra),
+    }
+    try:
+        return json.dumps(ours, separators=(",", ":"), default=_plain)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint: config and extra must be what JSON can say: {error}") from error
 
 
 def previous(path: str | os.PathLike[str]) -> Path:

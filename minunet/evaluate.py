@@ -214,25 +214,11 @@ def _pairs(predictions: str, truths: str) -> list[tuple[str, str]]:
 
 def _semantic(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
-    from tqdm import tqdm
 
-    from minunet.metrics import boundary_f1, confusion_matrix, scores
+    from minunet.metrics import scores
 
     pairs = _pairs(args.prediction, args.truth)
-    cm = np.zeros((args.classes, args.classes), np.int64)
-    contours, shape, pixels = [], [0], 0
-    for file, true in tqdm(pairs, "scoring", unit="file", disable=None if len(pairs) > 1 else True, leave=False):
-        predicted, truth = _load_pair(file, true)
-        try:
-            found = confusion_matrix(truth, predicted, args.classes, args.ignore)
-            for t, q in zip(truth.reshape(-1, *truth.shape[-2:]), predicted.reshape(-1, *truth.shape[-2:])):
-                if ((t != args.ignore) & (t >= 0)).any():  # the mean over images leaves out those without a label
-                    contours.append(boundary_f1(t, q, args.classes, args.ignore))
-        except UserError as error:  # the metrics know arrays; the user knows files
-            raise UserError(f"{file} against {true}: {error}") from error
-        cm += found
-        pixels += truth.size
-        shape = list(truth.shape)
+    cm, contours, shape, pixels = _count(pairs, args.classes, args.ignore)
     try:
         s = scores(cm)
     except UserError as error:
@@ -255,6 +241,30 @@ def _semantic(args: argparse.Namespace) -> dict[str, Any]:
         **({"shape": shape} if len(pairs) == 1 else {"files": len(pairs)}),
         "scores": totals | per_class,
     }
+
+
+def _count(pairs: list[tuple[str, str]], classes: int, ignore: int) -> tuple[np.ndarray, list[float], list[int], int]:
+    """Over all files: the confusion matrix (K, K), each image's boundary F1, the last file's shape, pixels."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from minunet.metrics import boundary_f1, confusion_matrix
+
+    cm = np.zeros((classes, classes), np.int64)
+    contours, shape, pixels = [], [0], 0
+    for file, true in tqdm(pairs, "scoring", unit="file", disable=None if len(pairs) > 1 else True, leave=False):
+        predicted, truth = _load_pair(file, true)
+        try:
+            found = confusion_matrix(truth, predicted, classes, ignore)
+            for t, q in zip(truth.reshape(-1, *truth.shape[-2:]), predicted.reshape(-1, *truth.shape[-2:])):
+                if ((t != ignore) & (t >= 0)).any():  # the mean over images leaves out those without a label
+                    contours.append(boundary_f1(t, q, classes, ignore))
+        except UserError as error:  # the metrics know arrays; the user knows files
+            raise UserError(f"{file} against {true}: {error}") from error
+        cm += found
+        pixels += truth.size
+        shape = list(truth.shape)
+    return cm, contours, shape, pixels
 
 
 def _finite(values: np.ndarray) -> list[float | None]:

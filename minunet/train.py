@@ -8,12 +8,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minunet import cli
 from minunet.errors import UsageError
 from minunet.training.config import Config, sections
 from minunet.training.defaults import CELLS, DATASETS, FULL, OWN, SCENES, SMALL
+
+if TYPE_CHECKING:
+    from minunet.training.job import Options
 
 DEFAULT_STEPS = DATASETS["isbi"].steps  # about five minutes on two cores
 
@@ -28,6 +31,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=tuple(DATASETS),
         help="data set; folder: your own files; synthetic, streets: drawn",
     )
+    _add_settings(p)
+    _add_run(p)
+    return p
+
+
+def _add_settings(p: argparse.ArgumentParser) -> None:
+    """An option for each field of Config that has a text."""
     for f in fields(Config)[1:]:
         if not f.metadata["help"]:
             continue
@@ -44,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
             help=f.metadata["help"] + default,
             **({"nargs": "?", "const": 1} if f.name == "instances" else {}),  # --instances alone means yes
         )
+
+
+def _add_run(p: argparse.ArgumentParser) -> None:
+    """Options of one run, which its checkpoint does not repeat; and --model-arg, the networks' own arguments."""
     p.add_argument(
         "--model-arg",
         action="append",
@@ -74,7 +88,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STEPS",
         help="try learning rates from low to high instead (100 steps), and suggest one",
     )
-    return p
 
 
 def _other_defaults() -> str:
@@ -101,6 +114,32 @@ def _config(args: dict[str, Any]) -> Config:
     return configure(given, args["model_arg"] or ())
 
 
+def _new(args: dict[str, Any]) -> tuple[Config, Any]:
+    """What a new run is to do, and the user's own data if it is of that; `args` gain what those files tell."""
+    if args["dataset"] is None:
+        raise UsageError("train: which data set? Try `minunet train isbi` (see --help)")
+    own = None
+    if args["dataset"] == OWN:
+        from minunet.training.own import FOLDERS, read_own
+
+        own = read_own(args, print)
+        args |= {name: os.path.abspath(args[name]) for name in FOLDERS if args.get(name)}  # to resume from anywhere
+        args |= {"channels": own.channels, "n_classes": own.n_classes}
+    config = _config(args)
+    sections(config.held_out)
+    return config, own
+
+
+def _refuse_settings(args: dict[str, Any]) -> None:
+    """UsageError for what cannot be given beside --resume."""
+    given = [f.name for f in fields(Config) if args.get(f.name) is not None]
+    given += [name for name in ("model_arg", "out", "folds", "find_lr") if args[name] is not None]
+    if given:
+        raise UsageError(
+            f"--resume {args['resume']}: takes its settings from the run's checkpoint; leave out {', '.join(given)}"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns 0, or 130 when it was stopped by Ctrl-C and saved; errors are raised."""
     args = vars(_parser().parse_args(argv))
@@ -109,30 +148,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(listing())
         return 0
-    settings = [f.name for f in fields(Config) if args.get(f.name) is not None]
-    own = None
+    config = own = None
     if args["resume"] is None:
-        if args["dataset"] is None:
-            raise UsageError("train: which data set? Try `minunet train isbi` (see --help)")
-        if args["dataset"] == OWN:
-            from minunet.training.own import FOLDERS, read_own
-
-            own = read_own(args, print)
-            args |= {name: os.path.abspath(args[name]) for name in FOLDERS if args.get(name)}  # to resume from anywhere
-            args |= {"channels": own.channels, "n_classes": own.n_classes}
-        config, resumed = _config(args), None
-        sections(config.held_out)
+        config, own = _new(args)
     else:
-        settings += [name for name in ("model_arg", "out", "folds", "find_lr") if args[name] is not None]
-        if settings:
-            raise UsageError(
-                f"--resume {args['resume']}: takes its settings from the run's checkpoint; leave out"
-                f" {', '.join(settings)}"
-            )
-        config, resumed = None, args["resume"]
+        _refuse_settings(args)
     if args["threads"] is not None and args["threads"] < 1:
         raise UsageError(f"--threads {args['threads']}: must be at least 1")
-
     if args["folds"] is not None and args["find_lr"] is not None:
         raise UsageError("--folds, --find-lr: exclude each other; find the rate first")
 
@@ -140,18 +162,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     chosen = {"backend": cli.backend(args), "precision": args["precision"]}
     options = job.Options(data_dir=args["data"], threads=args["threads"], quiet=args["quiet"], **chosen)
-    if resumed is not None:
-        from minunet.training import folds
+    return _resume(args["resume"], options) if config is None else _start(config, args, options, own)
 
-        in_folds = os.path.isfile(os.path.join(resumed, folds.RECORD))
-        return folds.resume(Path(resumed), options) if in_folds else job.resume(resumed, options)
+
+def _resume(folder: str, options: Options) -> int:
+    from minunet.training import folds, job
+
+    in_folds = os.path.isfile(os.path.join(folder, folds.RECORD))
+    return folds.resume(Path(folder), options) if in_folds else job.resume(folder, options)
+
+
+def _start(config: Config, args: dict[str, Any], options: Options, own: Any) -> int:
+    """A run, a search for its learning rate, or a run for each fold."""
+    from minunet.training import find_lr, folds, job
+
     if args["find_lr"] is not None:
-        from minunet.training import find_lr
-
         return find_lr.run(config, args["out"], options, own, args["find_lr"])
     if args["folds"] is not None:
-        from minunet.training import folds
-
         return folds.run(config, args["out"], options, args["folds"])
     return job.start(config, args["out"], options, own)
 

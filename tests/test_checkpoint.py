@@ -15,15 +15,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from minunet import backends, checkpoint, models, ops, optim
+from minunet import checkpoint, models, ops, optim
 from minunet.errors import UserError
 from minunet.tensor import Tensor
 
-
-@pytest.fixture(autouse=True)
-def reference():
-    with backends.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference")
 
 
 def trained(seed: int = 0, steps: int = 2, optimizer=optim.Adam, **arguments):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from test_device_reads import run, trainer
 
-import minunet as mu
 from minunet import backends, ops, optim
 from minunet.tensor import Tensor
 from minunet.training.config import Config
@@ -19,11 +18,7 @@ MAKERS = {
     "adam": lambda p: optim.Adam(p, lr=0.1, weight_decay=0.01),
 }
 
-
-@pytest.fixture(autouse=True)
-def reference():
-    with mu.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference")
 
 
 def updated(make, scales: list[float], gradient_scale: float = 1.0) -> tuple[np.ndarray, dict]:

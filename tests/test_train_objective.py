@@ -14,11 +14,7 @@ from minunet.training.objective import EDGE, KEPT, class_loss, edges, objective,
 
 SHAPE = (2, 5, 7)
 
-
-@pytest.fixture(autouse=True)
-def reference():
-    with mu.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference")
 
 
 class Net:

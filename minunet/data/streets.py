@@ -7,19 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from minunet.data.camvid import CLASSES as CAMVID
 from minunet.data.dataset import IGNORE, Dataset
 from minunet.data.download import pixels_sha256
 from minunet.errors import UserError
 
-CLASSES = {
-    "sky": (128, 128, 128),
-    "building": (128, 0, 0),
-    "pole": (192, 192, 128),
-    "road": (128, 64, 128),
-    "pavement": (60, 40, 222),
-    "tree": (128, 128, 0),
-    "car": (64, 0, 128),
-}
+CLASSES = {name: CAMVID[name] for name in ("sky", "building", "pole", "road", "pavement", "tree", "car")}
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, CAR = range(len(CLASSES))
 _LOOKS = np.array(  # mean colour of each class as the camera sees it
     [(170, 195, 225), (140, 110, 95), (90, 90, 95), (95, 95, 100), (160, 150, 145), (65, 95, 50), (60, 40, 90)]

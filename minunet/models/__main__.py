@@ -22,6 +22,19 @@ LISTED = 20  # tensors that are named before "and 17 more"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    options = vars(_parser().parse_args(argv))
+    if options["command"] in ("info", "export"):
+        from minunet import model_commands as work
+
+        return work.info(options["checkpoint"]) if options["command"] == "info" else work.export(options)
+    if options["command"] == "show":
+        return show(options["name"], options.get("size"), _arguments(options))
+    if options["command"] == "import":
+        return take_in(Path(options["file"]), options)
+    return table()
+
+
+def _parser() -> argparse.ArgumentParser:
     p = cli.parser("models", "List the networks (without a command), show one's layers, read and convert weights.")
     commands = p.add_subparsers(dest="command", metavar="show | info | import | export")
 
@@ -40,7 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _network_options(c)
     c = command("info", "What a checkpoint holds: network, data, training, scores; whether it is whole.")
     c.add_argument("checkpoint", metavar="CHECKPOINT", help="file that minunet has written")
-    c = command("import", "Fill a network from a .pth, .pt or .safetensors file and write a checkpoint of it.")
+    _import_options(
+        command("import", "Fill a network from a .pth, .pt or .safetensors file and write a checkpoint of it.")
+    )
+    _export_options(command("export", "Write a checkpoint's network for other programs."))
+    return p
+
+
+def _import_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("file", metavar="FILE", help="weights; a pickle inside is read without running it")
     c.add_argument("--model", required=True, default=NONE, metavar="NAME", help="the network to fill")
     c.add_argument("--out", default=NONE, metavar="CHECKPOINT", help="file to write; NAME.safetensors if left out")
@@ -48,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     c.add_argument("--seed", type=int, default=0, help="of the weights that the file does not have")
     _network_options(c)
 
-    c = command("export", "Write a checkpoint's network for other programs.")
+
+def _export_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("checkpoint", metavar="CHECKPOINT", help="file that minunet has written")
     c.add_argument(
         "--onnx", default=NONE, metavar="FILE", help="network and weights, for ONNX Runtime, OpenVINO, TensorRT, ..."
@@ -60,17 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     c.add_argument(
         "--channels", type=int, default=NONE, metavar="C", help="of --onnx's images, if the network takes several"
     )
-
-    options = vars(p.parse_args(argv))
-    if options["command"] in ("info", "export"):
-        from minunet import model_commands as work
-
-        return work.info(options["checkpoint"]) if options["command"] == "info" else work.export(options)
-    if options["command"] == "show":
-        return show(options["name"], options.get("size"), _arguments(options))
-    if options["command"] == "import":
-        return take_in(Path(options["file"]), options)
-    return table()
 
 
 def _network_options(c: argparse.ArgumentParser) -> None:

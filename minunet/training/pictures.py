@@ -117,14 +117,8 @@ def scene_panel(
         draw.text((k * (w + gap) + 4, 4), name, INK, font)
     draw.text((picture.width - 4, 4), note, INK, font, anchor="ra")
     for row in range(s):
-        grey = images[row].ndim == 2 or images.shape[-1] < 3
-        photo = np.repeat(np.atleast_3d(images[row])[..., :1], 3, axis=2) if grey else images[row][..., :3]
-        counted = truth[row] != IGNORE
-        error = np.repeat((photo.mean(axis=2) // 2 + 110).astype(np.uint8)[..., None], 3, axis=2)
-        error[counted & (truth[row] != predicted[row])] = MISSED
-        found = paint(np.where(counted, predicted[row], IGNORE), tuple(colours))
         y = head + row * (h + gap)
-        for k, tile in enumerate((photo, paint(truth[row], tuple(colours)), found, error)):
+        for k, tile in enumerate(_scene_row(images[row], truth[row], predicted[row], tuple(colours))):
             picture.paste(Image.fromarray(np.ascontiguousarray(tile)), (k * (w + gap), y))
         draw.text((6, y + 4), names[row], (255, 255, 0), font, stroke_width=2, stroke_fill="black")
     for k, (name, colour) in enumerate(zip(classes, colours)):
@@ -132,3 +126,15 @@ def scene_panel(
         draw.rectangle([x + 4, y + 3, x + 16, y + 15], fill=tuple(colour))
         draw.text((x + 22, y + 2), name, INK, font)
     write_png(path, np.asarray(picture))
+
+
+def _scene_row(
+    image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, colours: tuple[Colour, ...]
+) -> tuple[np.ndarray, ...]:
+    """Input, truth, prediction and error of one image, each uint8 (H, W, 3)."""
+    grey = image.ndim == 2 or image.shape[-1] < 3
+    photo = np.repeat(np.atleast_3d(image)[..., :1], 3, axis=2) if grey else image[..., :3]
+    counted = truth != IGNORE
+    error = np.repeat((photo.mean(axis=2) // 2 + 110).astype(np.uint8)[..., None], 3, axis=2)
+    error[counted & (truth != predicted)] = MISSED
+    return photo, paint(truth, colours), paint(np.where(counted, predicted, IGNORE), colours), error
