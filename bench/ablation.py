@@ -1,9 +1,9 @@
 """What parts of U-Net's recipe bring on ISBI 2012: `python -m bench ablation`.
 
-Weight map, elastic deformation and test average, each with and without, three seeds each: 4 x 3 trainings of the same
-number of steps, each scored with and without the average. Kept in bench/results/ablation.json, run by run, so that a
-call that was stopped goes on where it was. A budget in steps makes every run repeatable and safe from a busy machine:
-one runs on each core, with one thread.
+Weight map, elastic deformation and test average, each with and without, and images moved to where the masks lie or not:
+5 x 3 trainings (three seeds) of the same number of steps, each scored with and without the average. Kept in
+bench/results/ablation.json, run by run, so that a call that was stopped goes on where it was. A budget in steps makes
+every run repeatable and safe from a busy machine: one runs on each core, with one thread.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from bench.report import RESULTS, cores, load, machine
+from minunet.data import write_tiff
 from minunet.errors import UserError
 from minunet.files import atomic_write
 
@@ -31,8 +32,12 @@ STEPS = 1500
 WEIGHTS = {"plain": "plain", "paper": "the paper's"}  # --weights, and how the table calls it
 ELASTIC = {0: "no", 10: "sd 10 px"}  # --elastic
 AVERAGE = {1: "no", 8: "of 8"}  # --average
+ALIGN = {0: "no", 1: "yes"}  # --align
+RECIPES = (*product(WEIGHTS, ELASTIC, (0,)), ("plain", 0, 1))
 SEEDS = (0, 1, 2)
 SHOWN = ("v_rand", "v_info", "pixel_error", "warping_error")
+Recipe = tuple[str, int, int]  # weights, elastic, align
+Case = tuple[Recipe, int]  # and seed
 
 
 def run() -> None:
@@ -40,30 +45,32 @@ def run() -> None:
     results = load(FILE) or {"steps": STEPS, "machine": machine(), "runs": {}}
     if results["steps"] != STEPS:
         raise UserError(f"{RESULTS / FILE}: has runs of {results['steps']} steps, and these have {STEPS}; remove it")
-    todo = [case for case in product(WEIGHTS, ELASTIC, SEEDS) if _key(*case) not in results["runs"]]
+    cases = [(recipe, seed) for recipe in RECIPES for seed in SEEDS]
+    todo = [case for case in cases if _key(*case) not in results["runs"]]
     lock = threading.Lock()
 
-    def one(case: tuple[str, int, int]) -> None:
-        found = _in_a_child(case)
+    def one(case: Case) -> None:
+        found = _in_a_child(*case)
         with lock:
             results["runs"][_key(*case)] = found
             _keep(results)
-            print(f"{len(results['runs'])} of {len(WEIGHTS) * len(ELASTIC) * len(SEEDS)}: {_key(*case)}", flush=True)
+            print(f"{len(results['runs'])} of {len(cases)}: {_key(*case)}", flush=True)
 
     with ThreadPoolExecutor(cores()) as pool:
         list(pool.map(one, todo))
 
 
-def _key(weights: str, elastic: int, seed: int) -> str:
-    return f"--weights {weights} --elastic {elastic} --seed {seed}"
+def _key(recipe: Recipe, seed: int) -> str:
+    weights, elastic, align = recipe
+    return f"--weights {weights} --elastic {elastic}{' --align 1' * align} --seed {seed}"
 
 
-def _in_a_child(case: tuple[str, int, int]) -> dict[str, Any]:
+def _in_a_child(recipe: Recipe, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="minunet-") as scratch:
-        command = [sys.executable, "-m", "bench.ablation", *map(str, case), scratch]
+        command = [sys.executable, "-m", "bench.ablation", _key(recipe, seed), scratch]
         done = subprocess.run(command, stdout=subprocess.DEVNULL)
         if done.returncode != 0:
-            raise UserError(f"bench ablation: the run {_key(*case)} failed; its message is above")
+            raise UserError(f"bench ablation: the run {_key(recipe, seed)} failed; its message is above")
         return json.loads((Path(scratch) / "scores.json").read_text(encoding="utf-8"))
 
 
@@ -73,28 +80,32 @@ def _keep(results: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def child(weights: str, elastic: str, seed: str, scratch: str) -> int:
-    """One training, scored with each average: scores.json in `scratch`."""
+def child(options: str, scratch: str) -> int:
+    """One training with these options, scored with each average: scores.json in `scratch`."""
     import minunet as mu
     from minunet import metrics, train
     from minunet.data import load_isbi, split
-    from minunet.training.inputs import prepare
+    from minunet.data.reading import SectionFile
 
     data = load_isbi(None)
     if data.synthetic:
         raise UserError("bench ablation: the real stack is not here; bring it (MINUNET_DATA)")
     folder = Path(scratch) / "run"
-    options = f"--steps {STEPS} --threads 1 --validate 1 --weights {weights} --elastic {elastic} --seed {seed} --quiet"
-    if train.main(["isbi", *options.split(), "--out", str(folder)]) != 0:
+    fixed = f"--steps {STEPS} --threads 1 --validate 1 --quiet"
+    if train.main(["isbi", *fixed.split(), *options.split(), "--out", str(folder)]) != 0:
         return 1
-    parts = split(len(data.images))
-    images = prepare(data, "section", *parts)[1]
-    model = mu.checkpoint.load(folder / "checkpoint.safetensors").model
-    model.eval()
+    saved = mu.checkpoint.load(folder / "checkpoint.safetensors")
+    saved.model.eval()
+    held_out = split(len(data.images))[1]
+    write_tiff(Path(scratch) / "held_out.tif", data.images[held_out])
+    source, planes = SectionFile(str(Path(scratch) / "held_out.tif"), 1, saved.extra), []
+    for s in range(len(held_out)):
+        source.choose(s)
+        planes.append(source.read(0, 0, *source.seen))  # (H, W, 1), as the command `predict` sees it
     scores = {}
     for average in AVERAGE:
-        p = [mu.predict(model, image, average=average)[..., -1] for image in images]
-        found = metrics.isbi_scores(data.labels[parts[1]], np.stack(p))
+        p = [mu.predict(saved.model, plane, average=average)[..., -1] for plane in planes]
+        found = metrics.isbi_scores(data.labels[held_out], np.stack(p))
         scores[str(average)] = {name: asdict(score) for name, score in found.items()}
     (Path(scratch) / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
     return 0
@@ -106,14 +117,16 @@ def table() -> str:
     if results is None:
         return "not measured"
     rows = [
-        "| weight map | elastic deformation | test average | V_Rand | V_Info | pixel error | warping error |",
-        "|---|---|---|---|---|---|---|",
+        "| weight map | elastic deformation | aligned | test average | V_Rand | V_Info | pixel error | warping error |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for weights, elastic, average in product(WEIGHTS, ELASTIC, AVERAGE):
-        runs = [results["runs"].get(_key(weights, elastic, seed)) for seed in SEEDS]
+    for recipe, average in product(RECIPES, AVERAGE):
+        weights, elastic, align = recipe
+        runs = [results["runs"].get(_key(recipe, seed)) for seed in SEEDS]
         found = [run[str(average)] for run in runs if run is not None]
         cells = [_spread([run[name]["value"] for run in found], name) for name in SHOWN]
-        rows.append(f"| {WEIGHTS[weights]} | {ELASTIC[elastic]} | {AVERAGE[average]} | {' | '.join(cells)} |")
+        parts = [WEIGHTS[weights], ELASTIC[elastic], ALIGN[align], AVERAGE[average]]
+        rows.append(f"| {' | '.join([*parts, *cells])} |")
     return "\n".join(
         [
             *rows,

@@ -43,9 +43,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "RESULTS", tmp_path)
     made = []
 
-    def child(case):
-        made.append(case)
-        return {str(average): _scores(case[2] + average) for average in ablation.AVERAGE}
+    def child(recipe, seed):
+        made.append((recipe, seed))
+        return {str(average): _scores(seed + average) for average in ablation.AVERAGE}
 
     monkeypatch.setattr(ablation, "_in_a_child", child)
     return tmp_path, made
@@ -55,9 +55,9 @@ def test_table_gives_mean_and_sample_sd(place):
     assert ablation.table() == "not measured"
     ablation.run()
     rows = [line for line in ablation.table().splitlines() if line.startswith("| ")][1:]
-    assert len(rows) == 8
+    assert len(rows) == 10
     assert rows[0] == (
-        "| plain | no | no | 2.0000 ± 1.0000 | 2.0000 ± 1.0000 | 2.0000 ± 1.0000 | 2.000000 ± 1.000000 |"
+        "| plain | no | no | no | 2.0000 ± 1.0000 | 2.0000 ± 1.0000 | 2.0000 ± 1.0000 | 2.000000 ± 1.000000 |"
     )
     assert "9.0000 ± 1.0000" in rows[1]  # averaged: seeds 0, 1, 2 and 8
 
@@ -66,7 +66,7 @@ def test_runs_that_are_there_are_not_made_again(place):
     folder, made = place
     ablation.run()
     everything = json.loads((folder / ablation.FILE).read_text())
-    assert len(made) == len(everything["runs"]) == 12
+    assert len(made) == len(everything["runs"]) == 15
     lost = everything["runs"].popitem()[0]
     (folder / ablation.FILE).write_text(json.dumps(everything))
     made.clear()
@@ -80,7 +80,7 @@ def test_one_seed_is_no_measurement(place):
     everything = json.loads((folder / ablation.FILE).read_text())
     everything["runs"] = {k: v for k, v in everything["runs"].items() if "seed 0" in k}
     (folder / ablation.FILE).write_text(json.dumps(everything))
-    assert ablation.table().count("not measured") == 8 * len(ablation.SHOWN)
+    assert ablation.table().count("not measured") == 10 * len(ablation.SHOWN)
 
 
 def test_runs_of_another_budget_are_not_mixed_in(place):
