@@ -8,6 +8,8 @@ Segmentation" (2015, arXiv 1511.00561), figure 2. What a pooling keeps of each w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from minunet import nn, ops
@@ -60,17 +62,26 @@ class SegNet(Network):
         caffe_rates(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        drops, places = iter(self.drop), []
-        for level, stage in enumerate(self.encoder):
-            x = stage(x)
-            size = x.shape[1:3]
-            x, indices = ops.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
-            places.append((indices, size))
-            x = next(drops)(x) if level >= 2 else x
-        for level, stage in zip(reversed(range(len(places))), self.decoder):
-            x = stage(ops.max_unpool2d(x, *places.pop()))
-            x = next(drops)(x) if level >= 2 else x
-        return self.classifier(x)
+        return self.classifier(down_and_up(x, self.encoder, self.decoder, self.drop))
+
+
+def down_and_up(
+    x: Tensor, encoder: Sequence[nn.Module], decoder: Sequence[nn.Module], dropouts: Sequence[nn.Module]
+) -> Tensor:
+    """Each stage of the encoder and a pooling, then each of the decoder after the un-pooling to that pooling's places;
+    the dropouts one after the other, at the levels from the third on.
+    """
+    drops, places = iter(dropouts), []
+    for level, stage in enumerate(encoder):
+        x = stage(x)
+        size = x.shape[1:3]
+        x, indices = ops.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
+        places.append((indices, size))
+        x = next(drops)(x) if level >= 2 else x
+    for level, stage in zip(reversed(range(len(places))), decoder):
+        x = stage(ops.max_unpool2d(x, *places.pop()))
+        x = next(drops)(x) if level >= 2 else x
+    return x
 
 
 def caffe_rates(model: Network) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from minunet import nn, ops
 from minunet.models.base import Network, positive
-from minunet.models.segnet import caffe_rates
+from minunet.models.segnet import caffe_rates, down_and_up
 from minunet.tensor import Tensor
 
 
@@ -47,14 +47,4 @@ class SegNetBasic(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         x = ops.lrn(x, size=5, alpha=1e-4, beta=0.75) if self.lrn else x
-        drops, places = iter(self.drop), []
-        for level, conv in enumerate(self.encoder):
-            x = conv(x)
-            size = x.shape[1:3]
-            x, indices = ops.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
-            places.append((indices, size))
-            x = next(drops)(x) if level >= 2 else x
-        for level, conv in zip(reversed(range(len(places))), self.decoder):
-            x = conv(ops.max_unpool2d(x, *places.pop()))
-            x = next(drops)(x) if level >= 2 else x
-        return self.classifier(x)
+        return self.classifier(down_and_up(x, self.encoder, self.decoder, self.drop))
