@@ -146,9 +146,12 @@ def test_a_damaged_cache_says_how_to_mend_it(tmp_path):
 class Answer(io.BytesIO):
     """What urlopen returns, as far as it is used."""
 
-    def __init__(self, data: bytes, length: int | None = None) -> None:
-        super().__init__(data)
-        self.headers = {"Content-Length": str(len(data) if length is None else length)}
+    def __init__(self, data: bytes, length: int | None = None, begin: int = 0) -> None:
+        super().__init__(data[begin:])
+        self.status = 206 if begin else 200
+        self.headers = {"Content-Length": str(len(data[begin:]) if length is None else length)}
+        if begin:
+            self.headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
 
 
 @pytest.fixture
@@ -174,7 +177,10 @@ def server(monkeypatch, tmp_path):
         answer = served[name]
         if isinstance(answer, BaseException):
             raise answer
-        return answer if isinstance(answer, Answer) else Answer(answer)
+        begin = int(request.get_header("Range", "bytes=0-")[6:-1])
+        if begin:
+            served["resumed"] = begin
+        return answer if isinstance(answer, Answer) else Answer(answer, begin=begin)
 
     monkeypatch.setattr(download, "urlopen", urlopen)
     return served
@@ -232,6 +238,33 @@ def test_single_files_when_the_archive_fails(server, tmp_path, trouble):
     assert not data.synthetic and "raw.githubusercontent.com" in data.source
     assert np.array_equal(data.images, stack(11))
     assert only_the_stacks_in(tmp_path)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_download_that_was_cut_off_goes_on(server, tmp_path, single):
+    """Of the archive, or of the second of the single files."""
+    files = dict(server["files"])
+    name, whole = (LABELS, files[LABELS]) if single else (ZIP, zipped(files))
+    server.update({IMAGES: files[IMAGES]} if single else {})
+    server[name] = Answer(whole[:-40], len(whole))
+    data = load_isbi()
+    assert data.synthetic and f"ended after {len(whole) - 40} of {len(whole)} bytes" in data.source
+    server.update(files if single else {})
+    server[name] = whole
+    data = load_isbi()
+    assert not data.synthetic and server["resumed"] == len(whole) - 40
+    assert np.array_equal(data.images, stack(11)) and np.array_equal(data.labels, mask(12) > 0)
+    assert only_the_stacks_in(tmp_path)
+
+
+def test_what_was_kept_of_another_file_is_given_up(server, tmp_path):
+    part = tmp_path / "cache" / "isbi2012" / f".{ZIP}.part"
+    part.parent.mkdir(parents=True)
+    whole = zipped(server["files"])
+    server[ZIP] = whole
+    part.write_bytes(bytes(100) + whole[100:2000])
+    assert load_isbi().synthetic  # damaged, and there are no single files
+    assert not part.exists() and not load_isbi().synthetic
 
 
 def test_sizes_are_limited(server, tmp_path, monkeypatch):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import math
 import threading
 import time
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from urllib.error import URLError
+from typing import Any
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -34,15 +36,28 @@ CONNECT_SECONDS = 4.0  # per server, name look-up and proxies included: two serv
 TOTAL_SECONDS = 600.0
 
 
+PARTIAL, NOTHING_LEFT = 206, 416  # what HTTP answers to a request for the rest of a file
+BLOCK = 1 << 18
+
+
 class DownloadError(Exception):
     """One source did not give what was expected; the text says why."""
+
+
+class TooLargeError(DownloadError):
+    """More bytes than the data set has."""
+
+
+class CutOffError(DownloadError):
+    """Fewer bytes than were announced."""
 
 
 def download_isbi(folder: Path) -> str:
     """Put the three stacks of ISBI 2012 into `folder`; return the address they came from.
 
     The organisers' archive is tried first, then single files from a public repository at a fixed commit. A file
-    appears in `folder` only when its pixels have the known checksum, and nothing is written anywhere else.
+    appears in `folder` only when its pixels have the known checksum; until then what has come waits in a hidden .part
+    file, from whose end the next call goes on. Nothing is written anywhere else.
     Raises DownloadError with the reasons when neither source works.
     """
     deadline = time.monotonic() + TOTAL_SECONDS
@@ -54,6 +69,8 @@ def download_isbi(folder: Path) -> str:
     for address, fetch in ((ARCHIVE, _from_archive), (SINGLE_FILES, _from_single_files)):
         try:
             fetch(address, folder, deadline)
+            for part in folder.glob(".*.part"):  # of the source that did not work
+                part.unlink()
             return address
         except (DownloadError, UserError, OSError, http.client.HTTPException) as error:
             reasons.append(f"{urlsplit(address).hostname}: {_reason(error)}")
@@ -61,7 +78,9 @@ def download_isbi(folder: Path) -> str:
 
 
 def _from_archive(address: str, folder: Path, deadline: float) -> None:
-    data = _fetch(address, MAX_ARCHIVE_BYTES, deadline)
+    part = folder / f".{PurePosixPath(address).name}.part"
+    data = _fetch(address, MAX_ARCHIVE_BYTES, deadline, part)
+    part.unlink()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in PIXELS_SHA256:
@@ -72,7 +91,10 @@ def _from_archive(address: str, folder: Path, deadline: float) -> None:
 
 def _from_single_files(address: str, folder: Path, deadline: float) -> None:
     for name in PIXELS_SHA256:
-        _store(folder, name, _fetch(address + name, MAX_FILE_BYTES, deadline))
+        part = folder / f".{name}.part"
+        data = _fetch(address + name, MAX_FILE_BYTES, deadline, part)
+        part.unlink()
+        _store(folder, name, data)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -108,33 +130,57 @@ def pixels_sha256(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _fetch(address: str, limit: int, deadline: float) -> bytes:
-    """The body of one https address, at most `limit` bytes, with a progress bar on stderr."""
+def _fetch(address: str, limit: int, deadline: float, part: Path) -> bytes:
+    """The body of one https address, at most `limit` bytes, with a progress bar on stderr.
+
+    What has come is kept in `part`, and the next call goes on from there; a server that sends too much leaves nothing.
+    """
+    have = part.stat().st_size if part.exists() else 0
+    try:
+        with _connect(address, have) as answer:
+            receive(answer, PurePosixPath(urlsplit(address).path).name, part, have, limit, deadline)
+    except TooLargeError:
+        part.unlink(missing_ok=True)
+        raise
+    except HTTPError as error:
+        if error.code != NOTHING_LEFT or not have:
+            raise
+    return part.read_bytes()
+
+
+def receive(answer: Any, name: str, part: Path, have: int, limit: int, deadline: float = math.inf) -> None:
+    """Write what a server answers to `part`, behind the `have` bytes that are there if it goes on from them.
+
+    Raises TooLargeError, CutOffError, and DownloadError where it goes on from elsewhere or lasts beyond the deadline.
+    """
     from tqdm import tqdm
 
-    with _connect(address) as answer:
-        length = answer.headers.get("Content-Length", "")
-        expected = int(length) if length.isdecimal() and len(length) < 16 else None
-        if expected is not None and expected > limit:
-            raise DownloadError(f"is {expected >> 20} MiB, above the limit of {limit >> 20} MiB")
-        parts, got = [], 0
-        label = f"downloading {PurePosixPath(urlsplit(address).path).name}"
-        with tqdm(total=expected, unit="B", unit_scale=True, desc=label, leave=False, disable=None) as bar:
-            while part := answer.read(1 << 16):
-                parts.append(part)
-                got += len(part)
-                bar.update(len(part))
-                if got > limit:
-                    raise DownloadError(f"sends more than {limit >> 20} MiB")
-                if time.monotonic() > deadline:
-                    raise DownloadError(f"took longer than {TOTAL_SECONDS:.0f} s")
-    if expected is not None and got != expected:
-        raise DownloadError(f"ended after {got} of {expected} bytes")
-    return b"".join(parts)
+    begin = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    if answer.status != PARTIAL:  # the server does not resume
+        have = 0
+    elif begin != str(have):
+        raise DownloadError(f"sends from byte {begin or '?'} on, not from {have}; delete {part}")
+    length = answer.headers.get("Content-Length", "")
+    total = have + int(length) if length.isdecimal() and len(length) < 16 else None
+    if total is not None and total > limit:
+        raise TooLargeError(f"is {total >> 20} MiB, above the limit of {limit >> 20} MiB")
+    label, shown = f"downloading {name}", {"unit": "B", "unit_scale": True, "leave": False, "disable": None}
+    bar = tqdm(total=total, initial=have, desc=label, **shown)
+    with part.open("ab" if have else "wb") as file, bar:
+        while block := answer.read(BLOCK):
+            have += len(block)
+            if have > limit:
+                raise TooLargeError(f"sends more than {limit >> 20} MiB")
+            file.write(block)
+            bar.update(len(block))
+            if time.monotonic() > deadline:
+                raise DownloadError(f"took longer than {TOTAL_SECONDS:.0f} s")
+    if total is not None and have != total:
+        raise CutOffError(f"ended after {have} of {total} bytes")
 
 
-def _connect(address: str) -> http.client.HTTPResponse:
-    """Open the address, waiting CONNECT_SECONDS at most.
+def _connect(address: str, have: int = 0) -> http.client.HTTPResponse:
+    """Open the address, from byte `have` on, waiting CONNECT_SECONDS at most.
 
     A socket's timeout does not cover the look-up of the name, which can hang for half a minute where there is
     no network; so a thread does the waiting, and is left behind when it takes too long.
@@ -144,8 +190,7 @@ def _connect(address: str) -> http.client.HTTPResponse:
 
     def work() -> None:
         try:
-            request = Request(address, headers={"User-Agent": "minunet"})
-            answers.append(urlopen(request, timeout=CONNECT_SECONDS))
+            answers.append(urlopen(request(address, have), timeout=CONNECT_SECONDS))
         except Exception as error:
             answers.append(error)
         if late.is_set() and not isinstance(answers[0], Exception):
@@ -160,6 +205,12 @@ def _connect(address: str) -> http.client.HTTPResponse:
     if isinstance(answers[0], BaseException):
         raise answers[0]
     return answers[0]
+
+
+def request(address: str, have: int) -> Request:
+    """A request for what comes behind the first `have` bytes."""
+    headers = {"User-Agent": "minunet"} | ({"Range": f"bytes={have}-"} if have else {})
+    return Request(address, headers=headers)
 
 
 def _reason(error: BaseException) -> str:

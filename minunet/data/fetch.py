@@ -12,12 +12,11 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
-from minunet.data.download import DownloadError
+from minunet.data.download import BLOCK, NOTHING_LEFT, CutOffError, DownloadError, receive, request
 
 SECONDS = 20.0  # without a byte, until a server is given up
-BLOCK = 1 << 18
 MAX_MEMBERS = 20_000
 
 
@@ -34,10 +33,12 @@ def fetch(address: str, target: Path, sha256: str, limit: int) -> None:
     except HTTPError as error:
         words = " ".join(str(error.reason).split())
         raise DownloadError(f"{address}: the server says {error.code} {words}") from error
-    except (URLError, OSError, http.client.HTTPException) as error:
+    except (CutOffError, URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         kept = part.stat().st_size >> 20 if part.exists() else 0
         raise DownloadError(f"{address}: {reason}; {kept} MiB are kept, call again to go on") from error
+    except DownloadError as error:
+        raise DownloadError(f"{address}: {error}") from error
     with part.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
@@ -47,39 +48,15 @@ def fetch(address: str, target: Path, sha256: str, limit: int) -> None:
 
 
 def _receive(address: str, part: Path, limit: int) -> None:
-    from tqdm import tqdm
-
     have = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "minunet"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urlopen(Request(address, headers=headers), timeout=SECONDS)
+        answer = urlopen(request(address, have), timeout=SECONDS)
     except HTTPError as error:
-        if error.code == 416 and have:  # nothing is left to send: the checksum decides
+        if error.code == NOTHING_LEFT and have:  # the checksum decides
             return
         raise
     with answer:
-        begin = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-        if answer.status != 206:  # the server does not resume
-            have = 0
-        elif begin != str(have):
-            raise DownloadError(f"{address}: sends from byte {begin or '?'} on, not from {have}; delete {part}")
-        length = answer.headers.get("Content-Length", "")
-        total = have + int(length) if length.isdecimal() and len(length) < 16 else None
-        if total is not None and total > limit:
-            raise DownloadError(f"{address}: is {total >> 20} MiB, above the limit of {limit >> 20} MiB")
-        label = f"downloading {PurePosixPath(address).name}"
-        with (
-            part.open("ab" if have else "wb") as file,
-            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=label, leave=False, disable=None) as bar,
-        ):
-            while block := answer.read(BLOCK):
-                have += len(block)
-                if have > limit:
-                    raise DownloadError(f"{address}: sends more than {limit >> 20} MiB")
-                file.write(block)
-                bar.update(len(block))
-    if total is not None and have != total:
-        raise http.client.IncompleteRead(b"", total - have)
+        receive(answer, PurePosixPath(address).name, part, have, limit)
 
 
 def unpack(archive: Path, folder: Path, limit: int) -> None:
