@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from predictions import close, network, picture
 
 import minunet as mu
-from minunet import footprint, models, ops, tiled
+from minunet import footprint, ops, tiled
 from minunet.data import symmetries
 from minunet.errors import UserError
 from minunet.nn import BatchNorm2d
 from minunet.predict import main, predict
 
-
-@pytest.fixture(autouse=True)
-def reference():
-    with mu.use_backend("reference"):
-        yield
-
-
-def network(dtype=np.float32, **arguments) -> models.base.Network:
-    """A small U-Net with biases that are not zero, so that borders matter."""
-    model = models.build("unet", **({"width": 2, "depth": 1, "seed": 3} | arguments))
-    rng = np.random.default_rng(4)
-    for name, p in model.named_parameters():
-        if name.endswith(".b"):
-            p.data += rng.normal(0, 0.3, p.shape).astype(np.float32)
-    return model.astype(dtype)
-
-
-def picture(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape)
+pytestmark = pytest.mark.usefixtures("reference")
 
 
 def direct(model, x: np.ndarray) -> np.ndarray:
@@ -38,10 +21,6 @@ def direct(model, x: np.ndarray) -> np.ndarray:
     model.eval()
     x = x if x.ndim == 3 else x[:, :, None]
     return ops.softmax(model(mu.Tensor(np.ascontiguousarray(x[None])))).numpy()[0]
-
-
-def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
-    return a.shape == b.shape and bool(np.isfinite(a).all()) and bool(np.abs(a - b).max() <= tolerance)
 
 
 def test_valid_network_is_mirrored_by_its_margin():

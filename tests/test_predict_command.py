@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from predictions import close, network, picture
 
 import minunet as mu
 from minunet import __main__ as command_line
-from minunet import checkpoint, cli, models
+from minunet import checkpoint, cli
 from minunet.data import normalise, read_image, write_png, write_tiff
 from minunet.data.sections import as_sections
 from minunet.errors import UserError
@@ -21,29 +22,7 @@ from minunet.predict import RECORD, main, predict
 
 STEP = 0.51 / 65535  # half a step of 16 bits, and float32's rounding
 
-
-@pytest.fixture(autouse=True)
-def reference():
-    with mu.use_backend("reference"):
-        yield
-
-
-def network(dtype=np.float32, **arguments) -> models.base.Network:
-    """A small U-Net with biases that are not zero, so that borders matter."""
-    model = models.build("unet", **({"width": 2, "depth": 1, "seed": 3} | arguments))
-    rng = np.random.default_rng(4)
-    for name, p in model.named_parameters():
-        if name.endswith(".b"):
-            p.data += rng.normal(0, 0.3, p.shape).astype(np.float32)
-    return model.astype(dtype)
-
-
-def picture(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape)
-
-
-def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
-    return a.shape == b.shape and bool(np.isfinite(a).all()) and bool(np.abs(a - b).max() <= tolerance)
+pytestmark = pytest.mark.usefixtures("reference")
 
 
 @pytest.fixture

@@ -16,20 +16,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+from predictions import contents, noise, runner
 
-import minunet as mu
-from minunet import checkpoint, cli, models
+from minunet import models
 from minunet.data import mapped, normalise, read_image, reading, write_png, write_tiff
 from minunet.errors import UserError
-from minunet.predict import RECORD, main
+from minunet.predict import RECORD
 from minunet.prediction import progress, stores
 from minunet.prediction.stores import open_store
 
-
-@pytest.fixture(autouse=True)
-def reference():
-    with mu.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference")
 
 
 @pytest.fixture
@@ -40,27 +36,7 @@ def model():
 @pytest.fixture
 def run(tmp_path, capfd, model):
     """Run the command on files in tmp_path: (exit code, stdout, stderr)."""
-    checkpoint.save(tmp_path / "net.safetensors", model)
-
-    def command(*argv, out="out"):
-        options = ["--out", str(out if out == "-" else tmp_path / out), "--backend", "reference"]
-        code = cli.run(main, [str(tmp_path / "net.safetensors"), *map(str, argv), *options])
-        return code, *capfd.readouterr()
-
-    return command
-
-
-def noise(*shape: int, dtype=np.uint8, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
-
-
-def folder_bytes(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder but the record of the run, which tells its time of change."""
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != RECORD
-    }
+    return runner(tmp_path, capfd, model)
 
 
 def zarr(folder: Path) -> np.ndarray:
@@ -229,7 +205,7 @@ def test_killed_and_resumed_ends_with_the_same_bytes(tmp_path, run, how):
             kills += 1
             seen.append(json.loads(record.read_text())["done"] if record.exists() else -1)
     assert code == 0 and kills == 2 and seen == sorted(seen) and seen[-1] > 0
-    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "undisturbed")
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
 def test_a_full_disk_keeps_what_is_there(tmp_path, run, monkeypatch):
@@ -254,7 +230,7 @@ def test_a_full_disk_keeps_what_is_there(tmp_path, run, monkeypatch):
     calls.clear()
     assert run(tmp_path / "a.tif", "--tile", 20, "--resume")[0] == 0
     assert len(calls) == 2 * (27 - 4)
-    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "undisturbed")
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
 def test_no_room_is_known_before_the_work(tmp_path, run, monkeypatch):
@@ -276,7 +252,7 @@ def test_without_resume_it_begins_anew(tmp_path, run, monkeypatch):
         patch.setattr(progress.Progress, "advance", broken)
         assert run(tmp_path / "a.tif", "--tile", 20)[0] == 1
     assert run(tmp_path / "a.tif", "--tile", 20)[0] == 0
-    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "undisturbed")
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that nobody may write to")

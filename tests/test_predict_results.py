@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from predictions import noise
 
-import minunet as mu
 from minunet import checkpoint, cli, models, tiled
 from minunet.data import read_image, write_png, write_tiff
 from minunet.errors import UsageError
@@ -15,11 +15,7 @@ from minunet.predict import main, predict
 from minunet.prediction import results
 from minunet.prediction.results import EDGE, edges, grey_levels, read_palette, shown_range, tinted
 
-
-@pytest.fixture(autouse=True)
-def reference():
-    with mu.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference")
 
 
 @pytest.fixture
@@ -37,10 +33,6 @@ def run(tmp_path, capsys):
 
 def network(**arguments):
     return models.build("unet", **({"width": 2, "depth": 1, "padding": "same", "seed": 3} | arguments))
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
 
 
 def disturbed(model, dtype=np.float64):

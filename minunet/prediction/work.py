@@ -69,15 +69,10 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
     bar   : a progress bar of tqdm's kind       name : what to call the file; None: `file`
     """
     saved, name = job.saved, name or file
-    model = saved.model
     job.base = job.base or footprint.occupied() + footprint.KERNELS
-    source = SectionFile(file, model.config["in_channels"], saved.extra, str(paths["mask"].parent))
+    source = SectionFile(file, saved.model.config["in_channels"], saved.extra, str(paths["mask"].parent))
     S, H, W, _ = source.shape
-    n_classes = max(2, model.config["n_classes"])  # one output is P(class 1)
-    paint = bool(job.colours) and (job.painted or (S == 1 and n_classes > 2))
-    results = Results(n_classes, job.classes, job.colours, saved.extra.get("labels"), job.overlay, paint)
-    if job.result is not None and job.result not in (names := [spoken(k) for k in results.kinds]):
-        raise UsageError(f"--result {job.result}: there is {', '.join(names)}")
+    results = _results(job, S)
     kind = job.format or ("tiff" if S > 1 or H * W > PNG_PIXELS else "png")
     plan, estimate = plan_within(job, source, results, kind)
     job.say_memory(estimate, plan.sides)
@@ -85,14 +80,7 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
 
     targets = [(0, 0, H, W)] if source.size else plan.targets
     total = S * len(targets)
-    about = {
-        "file": Path(name).name, "size and time": identity(file), "weights": weights_digest(model),
-        "network's view": [str(saved.extra.get(key)) for key in ("normalise", "displaced", "size")],
-        "--average": job.average,
-        "window": plan.sides, "--out-format": kind, "results": list(results.kinds),
-        "--overlay": job.overlay, "--palette": job.colours, "--precision": backends.asked_precision(),
-    }  # fmt: skip
-    progress = Progress(paths["progress"], about, job.resume)
+    progress = Progress(paths["progress"], _about(job, file, name, plan, kind, results), job.resume)
     formats = {k: _holding(kind, dtype) for k, (dtype, _) in results.kinds.items()}
     places = {k: finished(paths[k], formats[k]) for k in formats}
     if progress.done <= total and not all(unfinished(places[k], formats[k]).exists() for k in formats):
@@ -110,19 +98,7 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
                 progress.begin()
             bar.total = S * len(plan.targets) * job.average
             bar.update(min(progress.done, total) * bar.total // total)
-            while progress.done < total:
-                s, t = divmod(progress.done, len(targets))
-                source.choose(s)
-                i, j, h, w = targets[t]
-                p = _whole(model, source, plan, bar) if source.size else _tile(model, source, plan, targets[t], bar)
-                for k, block in results.blocks(resize_map(p, (h, w))):
-                    stores[k].write(s, i, j, block)
-                del p
-                progress.advance(stores.values())
-            if progress.done == total:
-                results.write_late(stores, source)
-                progress.done = total + 1  # only names are missing
-                progress.keep(stores.values())
+            _fill(job, source, plan, targets, results, stores, progress, bar)
             for store in stores.values():
                 store.finish()
         except BaseException as error:
@@ -136,6 +112,54 @@ def predict_file(job: Job, file: str, paths: Mapping[str, Path], bar: Any, name:
     where = ", ".join(written.values()) if job.result is None else f"standard output ({job.result})"
     job.tell(f"{name}: {' x '.join(map(str, shape))} -> {where}")
     return {"input": name, "shape": shape, "windows": plan.sides, "memory": estimate, "written": written}
+
+
+def _results(job: Job, S: int) -> Results:
+    """What is to be written of a file with S sections; UsageError where it is not what --result names."""
+    n_classes = max(2, job.saved.model.config["n_classes"])  # one output is P(class 1)
+    paint = bool(job.colours) and (job.painted or (S == 1 and n_classes > 2))
+    results = Results(n_classes, job.classes, job.colours, job.saved.extra.get("labels"), job.overlay, paint)
+    if job.result is not None and job.result not in (names := [spoken(k) for k in results.kinds]):
+        raise UsageError(f"--result {job.result}: there is {', '.join(names)}")
+    return results
+
+
+def _about(job: Job, file: str, name: str, plan: tiled.Layout, kind: str, results: Results) -> dict[str, Any]:
+    """All that an unfinished prediction depends on: --resume goes on only where none of it has changed."""
+    return {
+        "file": Path(name).name, "size and time": identity(file), "weights": weights_digest(job.saved.model),
+        "network's view": [str(job.saved.extra.get(key)) for key in ("normalise", "displaced", "size")],
+        "--average": job.average,
+        "window": plan.sides, "--out-format": kind, "results": list(results.kinds),
+        "--overlay": job.overlay, "--palette": job.colours, "--precision": backends.asked_precision(),
+    }  # fmt: skip
+
+
+def _fill(
+    job: Job,
+    source: SectionFile,
+    plan: tiled.Layout,
+    targets: list[tiled.Box],
+    results: Results,
+    stores: Mapping[str, Store],
+    progress: Progress,
+    bar: Any,
+) -> None:
+    """Predict and store the targets that are not done, section by section; then what needs all of them."""
+    model, total = job.saved.model, source.shape[0] * len(targets)
+    while progress.done < total:
+        s, t = divmod(progress.done, len(targets))
+        source.choose(s)
+        i, j, h, w = targets[t]
+        p = _whole(model, source, plan, bar) if source.size else _tile(model, source, plan, targets[t], bar)
+        for k, block in results.blocks(resize_map(p, (h, w))):
+            stores[k].write(s, i, j, block)
+        del p
+        progress.advance(stores.values())
+    if progress.done == total:
+        results.write_late(stores, source)
+        progress.done = total + 1  # only names are missing
+        progress.keep(stores.values())
 
 
 def _stopped(
