@@ -11,18 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from predictions import contents, runner
 
-import minunet as mu
-from minunet import checkpoint, cli, models
+from minunet import models
 from minunet.data import write_png, write_tiff
-from minunet.predict import RECORD, main
+from minunet.predict import RECORD
 from minunet.prediction import progress, stores
 
-
-@pytest.fixture(autouse=True)
-def reference():
-    with mu.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference")
 
 
 @pytest.fixture
@@ -42,18 +38,7 @@ def disk(tmp_path) -> Iterator[Path]:
 
 @pytest.fixture
 def run(tmp_path, capfd) -> Callable:
-    checkpoint.save(tmp_path / "net.safetensors", models.build("unet", width=2, depth=1, seed=3))
-
-    def command(*argv, out: Path):
-        options = ["--out", str(out), "--backend", "reference"]
-        code = cli.run(main, [str(tmp_path / "net.safetensors"), *map(str, argv), *options])
-        return code, *capfd.readouterr()
-
-    return command
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != RECORD}
+    return runner(tmp_path, capfd, models.build("unet", width=2, depth=1, seed=3))
 
 
 def remount(folder: Path, how: str) -> None:

@@ -11,17 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from predictions import noise, runner
 
 import minunet as mu
-from minunet import checkpoint, cli, footprint, models
+from minunet import checkpoint, footprint, models
 from minunet.data import normalise, write_png, write_tiff
-from minunet.predict import RECORD, main, predict
+from minunet.predict import RECORD, predict
 
-
-@pytest.fixture(autouse=True)
-def reference():
-    with mu.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference")
 
 
 @pytest.fixture
@@ -32,18 +29,7 @@ def model():
 @pytest.fixture
 def run(tmp_path, capfd, model):
     """Run the command on files in tmp_path: (exit code, stdout, stderr)."""
-    checkpoint.save(tmp_path / "net.safetensors", model)
-
-    def command(*argv, out="out"):
-        options = ["--out", str(out if out == "-" else tmp_path / out), "--backend", "reference"]
-        code = cli.run(main, [str(tmp_path / "net.safetensors"), *map(str, argv), *options])
-        return code, *capfd.readouterr()
-
-    return command
-
-
-def noise(*shape: int, dtype=np.uint8, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    return runner(tmp_path, capfd, model)
 
 
 # Memory --------------------------------------------------------------------------------------------------------------
