@@ -279,7 +279,9 @@ def test_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     path = tmp_path / "run.safetensors"
     rng = np.random.default_rng(2)
     cut_off = 0  # kills that met a write, which show by what they leave behind
-    for _ in range(10):
+    for kill in range(60):
+        if kill >= 10 and cut_off:
+            break  # ten will do where processors are free; on a busy machine few kills meet a write
         command = [sys.executable, "-c", textwrap.dedent(SAVER), str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
             assert process.stdout.readline() == b"saving\n"
