@@ -36,7 +36,8 @@ def export_onnx(
     """Write `model` in evaluation as an ONNX file: "image" (N, C, H, W) -> "logits" (N, K, OH, OW), float32.
 
     size     : (H, W) of the images, fixed in the file; None: the smallest whose output is 256 x 256 or more.
-               N is free. The image is to be normalised as in training: see `minunet.data.normalise`
+               N is free. The image is to be normalised as in training: see `minunet.data.normalise`, and
+               `minunet.data.align.displaced` where the metadata have "displaced"
     channels : of the images, where the network takes several (RedNet: with depth or without); None: the fewest
     metadata : what JSON can say, stored in the file under "minunet" beside the version and the network's arguments
 

@@ -47,7 +47,8 @@ def predict(
 ) -> np.ndarray:
     """Class probabilities (H, W, K) of an image of any size, with mirrored context: softmax of the network's logits.
 
-    image    : (H, W) or (H, W, C), real, normalised as in training (`minunet.data.normalise`)
+    image    : (H, W) or (H, W, C), real, normalised as in training (`minunet.data.normalise`), and moved as
+               --align moved it (`minunet.data.align.displaced`)
     tile     : pixels (or rows, columns) to predict at once; rounded up to the next output size that the network has.
                None: as many as MEMORY allows. The size changes the result by rounding error only, except in networks
                that pad with zeros and see farther than CONTEXT (see `minunet.tiled`).

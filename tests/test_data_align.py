@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from minunet import backends, checkpoint, cli, train
 from minunet import predict as prediction
-from minunet.data import normalise, read_image, synthetic_membranes, write_tiff
+from minunet.data import align, normalise, read_image, synthetic_membranes, write_tiff
 from minunet.data.align import CLEAR, displaced, displaced_window, displacement
 from minunet.data.check import check_folder
 from minunet.data.dataset import IGNORE
@@ -40,6 +40,27 @@ def test_sections_of_other_sizes_colour_and_ignored_pixels_count_as_they_should(
     moved.append(rng.standard_normal((9, 9, 3)))  # too small to say anything
     masks.append(np.ones((9, 9), np.uint8))
     assert np.abs(np.subtract(displacement(moved, masks), (0.6, -0.3))).max() <= 0.1
+
+
+def test_of_many_and_of_large_sections_a_sample_is_read(rng, monkeypatch):
+    images, masks = cells(rng, size=160, sections=5)
+    moved = [displaced(x, (-0.6, 0.3)) for x in images]
+    whole = displacement(moved, masks)
+    monkeypatch.setattr(align, "MOST_SECTIONS", 2)
+    monkeypatch.setattr(align, "MOST_PIXELS", 100)
+
+    read = []
+
+    class Watched(list):
+        def __getitem__(self, s):
+            read.append(s)
+            return super().__getitem__(s)
+
+    part = displacement(Watched(moved), masks)
+    assert read == [0, 3] and part != whole
+    assert np.abs(np.subtract(part, (0.6, -0.3))).max() <= 0.1
+    with pytest.raises(ValueError, match="5 images and 4 label maps"):
+        displacement(moved, masks[:4])
 
 
 def test_nothing_clear_is_said_to_be_nothing(rng):

@@ -17,6 +17,7 @@ from minunet.data.tiles import reflect_indices
 
 REACH = 4  # px: larger displacements are no matter of drawing
 CLEAR = 0.1  # the least correlation of grey values and labels that says anything
+MOST_SECTIONS, MOST_PIXELS = 64, 1024  # sections, evenly spread, and the side of each one's middle, that are looked at
 
 Displacement = tuple[float, float]  # down and right, in pixels
 Reader = Callable[[int, int, int, int], np.ndarray]
@@ -27,17 +28,21 @@ def displacement(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> 
 
     images : real (H, W) or (H, W, C), whose channels' mean counts       labels : integers (H, W), IGNORE left out
 
-    The peak of the cross-correlation of grey values and labels (class 1 against the rest), pooled over all sections:
+    The peak of the cross-correlation of grey values and labels (class 1 against the rest), pooled over the sections (of
+    many, and of large ones, a sample):
     r(d) = sum_i (x_(i+d) - mean x) (y_i - mean y) over whole pixels d within REACH, and between them the top of the
     parabola through the nine values around the largest |r|. Without a peak inside REACH, or with |r| below CLEAR, None.
     """
     side = 2 * REACH + 1
     joint, xx, yy = np.zeros((side, side)), np.zeros((side, side)), 0.0
-    for image, mask in zip(images, labels, strict=True):
+    if len(images) != len(labels):
+        raise ValueError(f"displacement: {len(images)} images and {len(labels)} label maps; give one for each")
+    for s in range(0, len(images), -(-len(images) // MOST_SECTIONS) or 1):
+        image, mask = _middle(np.asarray(images[s])), _middle(np.asarray(labels[s]))
         H, W = mask.shape
         if min(H, W) <= 2 * side:
             continue
-        x = np.asarray(image, np.float64).reshape(H, W, -1).mean(axis=2)
+        x = image.reshape(H, W, -1).mean(axis=2, dtype=np.float64)
         x -= x.mean()
         inner = mask[REACH : H - REACH, REACH : W - REACH]
         known = inner != IGNORE
@@ -56,6 +61,12 @@ def displacement(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> 
         return None
     down, right = _top(r[i - 1 : i + 2, j - 1 : j + 2])
     return float(i - REACH + down), float(j - REACH + right)
+
+
+def _middle(x: np.ndarray) -> np.ndarray:
+    """At most MOST_PIXELS rows and columns in the middle of (H, W, ...)."""
+    top, left = (max(0, (n - MOST_PIXELS) // 2) for n in x.shape[:2])
+    return x[top : top + MOST_PIXELS, left : left + MOST_PIXELS]
 
 
 def _top(values: np.ndarray) -> tuple[float, float]:
