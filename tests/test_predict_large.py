@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,17 +164,21 @@ def test_formats_hold_the_same(tmp_path, run, how):
 # Resuming ------------------------------------------------------------------------------------------------------------
 
 CHILD = """
-import sys, time
+import signal, sys
 from minunet import cli, tiled
 from minunet.prediction import progress
 from minunet.predict import main
 progress.EVERY = 0.0
-one = tiled.predict_target
-def slow(*args):
-    time.sleep(0.004)
+one, left = tiled.predict_target, int(sys.argv[1])
+def counted(*args):
+    global left
+    if left == 0:
+        print("enough", flush=True)
+        signal.pause()  # until it is killed
+    left -= 1
     return one(*args)
-tiled.predict_target = slow
-sys.exit(cli.run(main, sys.argv[1:]))
+tiled.predict_target = counted
+sys.exit(cli.run(main, sys.argv[2:]))
 """
 
 
@@ -187,24 +190,16 @@ def test_killed_and_resumed_ends_with_the_same_bytes(tmp_path, run, how):
     assert run(tmp_path / "a.tif", *options, out="undisturbed")[0] == 0
     argv = [str(tmp_path / "net.safetensors"), str(tmp_path / "a.tif"), *options, "--backend", "reference"]
     argv += ["--out", str(tmp_path / "out"), "--resume"]
-    kills, rng, seen = 0, np.random.default_rng(1), []
     record = tmp_path / "out" / "a_progress.json"
-    while True:
-        child = subprocess.Popen([sys.executable, "-c", CHILD, *argv], stdout=subprocess.DEVNULL)
-        start = time.monotonic()
-        while not record.exists() and child.poll() is None and time.monotonic() - start < 60:
-            time.sleep(0.01)
-        wait = float(rng.uniform(0.0, 0.5))
-        before = json.loads(record.read_text())["done"] if record.exists() else 0
-        try:
-            code = child.wait(None if kills >= 2 else wait + (0.35 if before else 0.0))
-            break
-        except subprocess.TimeoutExpired:
+    seen = []
+    for tiles in 31, 25:  # the second run goes on, or it would end behind the first
+        with subprocess.Popen([sys.executable, "-c", CHILD, str(tiles), *argv], stdout=subprocess.PIPE) as child:
+            assert any(line == b"enough\n" for line in child.stdout)
             child.send_signal(signal.SIGKILL)
-            child.wait()
-            kills += 1
-            seen.append(json.loads(record.read_text())["done"] if record.exists() else -1)
-    assert code == 0 and kills == 2 and seen == sorted(seen) and seen[-1] > 0
+        assert child.returncode == -signal.SIGKILL
+        seen.append(json.loads(record.read_text())["done"])
+    assert 0 < seen[0] < seen[1]
+    assert subprocess.run([sys.executable, "-c", CHILD, "-1", *argv], stdout=subprocess.DEVNULL).returncode == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
