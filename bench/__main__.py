@@ -16,12 +16,12 @@ with contextlib.suppress(ImportError, OSError):
 with contextlib.suppress(ImportError, OSError):
     import ncnn  # noqa: F401
 
-from bench import ablation, isbi, report, scores, trained
+from bench import ablation, isbi, report, scores, start, trained
 from minunet import cli
 from minunet.errors import UsageError
 from minunet.files import atomic_write
 
-WHAT = ("cpu", "isbi", "train", "ablation", "scores", "report")
+WHAT = ("cpu", "isbi", "train", "ablation", "scores", "start", "report")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         "measure on the CPU; keep a finished run on ISBI as README's result; train by the recipes of bench/trained.py"
     )
     what += " and keep the results; what the parts of U-Net's recipe bring; how long scores and weight"
-    what += " maps take; only rewrite the tables of README and docs;"
+    what += " maps take; how soon training starts; only rewrite the tables of README and docs;"
     what += " `gpu`, see `python -m bench gpu --help`"
     p.add_argument("what", nargs="?", choices=WHAT, default="cpu", help=what)
     p.add_argument("names", nargs="*", metavar="NAME", help="train: the recipes (default: all)")
@@ -57,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         ablation.run()
     if args.what == "scores":
         scores.keep()
+    if args.what == "start":
+        start.keep()
     if args.what != "cpu":
         report.rewrite_readme()
         return 0

@@ -251,6 +251,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "membranes": _later("trained", "membranes"),
     "streets": _later("trained", "streets"),
     "speed": speed,
+    "start": _later("start", "table"),
     "reading": reading,
     "coverage": coverage,
     "gpu": _later("gpu_report", "summary"),
