@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -37,24 +38,24 @@ class Pairing(NamedTuple):
 def pair(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
     """Pair images and masks by the first of these that fits; what it pairs is out of the question for the next:
 
-    1. equal names without ending:                     cell1.png         cell1.tif
+    1. equal names without ending:                     cell1.ome.tif     cell1.png
     2. equal but for case and words such as mask, gt:  cell1.png         Cell1_mask.png, mask-cell1.png
     3. equal but for these, and for words with which all images, or all masks, begin or end:
                                                        t012.png          man_seg012.png
     4. as 3, numbers by their value:                   slice 7.png       label_007.png
 
-    Numbers are never taken away, so that day1_t3 does not get the mask of day2_t3. Raises UserError where a rule
-    would give an image two masks or a mask two images; the line names them.
+    Numbers are never taken away, so that day1_t3 does not get the mask of day2_t3. An umlaut is the same whether it is
+    written as one sign or, as macOS does, as a letter and its dots. Raises UserError where a rule would give an image
+    two masks or a mask two images; the line names them.
 
     >>> for line in pair([Path("t1.png"), Path("t2.png")], [Path("t2_gt.png")]).lines():
     ...     print(line.strip())
     t2.png  -  t2_gt.png
     left out: t1.png: no mask of its name
     """
-    plain = lambda p: p.stem  # noqa: E731
     image_core, mask_core = _without_common(images), _without_common(masks)
     rules: list[tuple[Callable[[Path], object], Callable[[Path], object]]] = [
-        (plain, plain),
+        (_stem, _stem),
         (_without_words, _without_words),
         (image_core, mask_core),
         (lambda p: _by_value(image_core(p)), lambda p: _by_value(mask_core(p))),
@@ -74,7 +75,7 @@ def pair(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
 
 def is_mask_name(path: Path) -> bool:
     """Whether the name begins or ends with a word for masks (cell1_mask.png, label-3.tif)."""
-    words = [t.casefold() for t in _TOKEN.findall(path.stem) if t[0].isalnum()]
+    words = _solid(_tokens(path))
     return bool(words) and (words[-1] in MASK_WORDS or words[0] in MASK_WORDS)
 
 
@@ -98,9 +99,15 @@ def _grouped(paths: Iterable[Path], key: Callable[[Path], object]) -> dict[objec
     return groups
 
 
+def _stem(path: Path) -> str:
+    """The name without its ending, .ome.tif being one, each letter as one sign (Unicode's form NFC)."""
+    stem = unicodedata.normalize("NFC", path.stem)
+    return stem[:-4] if stem.lower().endswith(".ome") else stem
+
+
 def _tokens(path: Path) -> list[str]:
     """Runs of digits, of letters and of the rest: "man_seg012" is man _ seg 012."""
-    return _TOKEN.findall(path.stem.casefold())
+    return _TOKEN.findall(_stem(path).casefold())
 
 
 def _solid(tokens: Iterable[str]) -> tuple[str, ...]:
