@@ -17,6 +17,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Property tests draw the same examples in every run, remember nothing of runs before, and are not timed: what passed
+# passes again, however slow the machine. `pytest --hypothesis-profile=default` draws others.
+settings.register_profile(
+    "the same in every run", derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
+settings.load_profile("the same in every run")
 
 
 @pytest.fixture

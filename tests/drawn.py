@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from minunet.tensor import Tensor
 
-property_test = settings(
-    deadline=None,
-    max_examples=25,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the backend is the same for all examples
-)
+property_test = settings(max_examples=25)
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 9)
 few = st.integers(1, 4)

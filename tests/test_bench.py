@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,17 +31,33 @@ def test_summary_and_ratio_are_medians_with_quartiles():
     assert timing.ratio([2.0, 4.0, 9.0], [1.0, 1.0, 3.0])["median"] == 3.0
 
 
-def test_a_turn_repeats_short_calls_and_gives_their_mean():
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock for `timing` on which nothing takes time but to sleep."""
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    monkeypatch.setattr(timing, "time", clock)
+    return clock
+
+
+def test_a_turn_repeats_short_calls_and_gives_their_mean(clock):
     calls = []
-    seconds = timing.interleaved({"a": lambda: calls.append(1)}, least=1, warmup=0, turn=0.005)
-    assert len(calls) > 10 and 0 < seconds["a"][0] < 0.005
+
+    def call():
+        clock.sleep(0.25 if calls else 0.75)
+        calls.append(1)
+
+    assert timing.interleaved({"a": call}, least=1, warmup=0, turn=1.5) == {"a": [0.375]}
+    assert len(calls) == 4
 
 
-def test_rounds_go_on_until_the_time_is_up():
-    nothing = {"a": lambda: None}
-    assert len(timing.interleaved(nothing, least=3, most=9)["a"]) == 3
-    assert len(timing.interleaved(nothing, least=3, most=9, seconds=60.0)["a"]) == 9
-    assert len(timing.interleaved(nothing, least=1, most=99, seconds=0.02, pause=0.01)["a"]) <= 3
+def test_rounds_go_on_until_the_time_is_up(clock):
+    a_second = {"a": lambda: clock.sleep(1.0)}
+    assert len(timing.interleaved(a_second, least=3, most=9)["a"]) == 3
+    assert len(timing.interleaved(a_second, least=3, most=9, seconds=60.0)["a"]) == 9
+    assert len(timing.interleaved(a_second, least=1, most=9, seconds=5.0)["a"]) == 5
+    assert len(timing.interleaved(a_second, least=1, most=9, seconds=5.0, pause=1.0)["a"]) == 3
+    assert len(timing.interleaved(a_second, least=3, most=9, seconds=1.0)["a"]) == 3
 
 
 def test_table_names_the_fastest_peer_and_does_without_any():

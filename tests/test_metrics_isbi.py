@@ -99,7 +99,7 @@ def small(h: int, w: int, high: int):
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 7))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_rand_and_information_match_brute_force(data):
     h, w = data.draw(sizes)
@@ -134,7 +134,7 @@ def test_rand_and_information_match_brute_force(data):
     assert got == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_names_of_segments_do_not_matter(data):
     h, w = data.draw(sizes)

@@ -27,7 +27,7 @@ def pair(case, ignored: bool = True):
 # --- confusion matrix ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(maps)
 def test_confusion_matrix_matches_counting(case):
     truth, predicted, k = pair(case)
@@ -44,7 +44,7 @@ def test_confusion_matrix_matches_counting(case):
     assert np.array_equal(sum(halves), cm)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(maps)
 def test_scores_match_their_formulas(case):
     truth, predicted, k = pair(case)
@@ -145,7 +145,7 @@ def boundary_slowly(truth: np.ndarray, predicted: np.ndarray, reach: float) -> f
     return float(np.mean(values))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(maps, st.sampled_from([0.0, 0.1, 0.2]), st.booleans())
 def test_boundary_f1_matches_all_pairs(case, tolerance, ignored):
     truth, predicted, k = pair(case, ignored)
@@ -179,7 +179,7 @@ def test_boundary_f1_by_hand():
 # --- SEG -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(maps)
 def test_seg_matches_brute_force(case):
     truth, predicted, k = pair(case, ignored=False)

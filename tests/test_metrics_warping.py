@@ -30,7 +30,7 @@ def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
     return len(pairs) == len({x for x, _ in pairs}) == len({y for _, y in pairs}) and ((a == 0) == (b == 0)).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(images)
 def test_labels_are_the_4_connected_components(case):
     cells = random_cells(case)
@@ -87,7 +87,7 @@ def flood(cells: np.ndarray) -> np.ndarray:
     return out
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(images)
 def test_thinning_matches_the_definition(case):
     cells = random_cells(case)
@@ -180,7 +180,7 @@ def warp_slowly(truth: np.ndarray, p: np.ndarray, t: float):
     return labels, kinds
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(images, st.sampled_from([0.0, 0.30000000000000004, 0.5, 0.9]), st.booleans())
 def test_warping_matches_the_definition(case, t, steps):
     truth = random_cells(case)
@@ -205,7 +205,7 @@ def test_warping_matches_the_definition_on_smooth_maps(shape):
     assert {OTHER, SPLIT, MERGE} <= set(np.unique(kinds)) | {OTHER}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(images)
 def test_warping_keeps_topology(case):
     truth = random_cells(case)

@@ -177,9 +177,8 @@ def test_wrong_command_lines(saved, tmp_path):
 def test_as_a_program(saved, tmp_path):
     write_png(tmp_path / "a.png", np.arange(30, dtype=np.uint8).reshape(5, 6))
     argv = ["net.safetensors", "--out", "new/folder", "a.png", "--backend", "reference"]
-    done = subprocess.run(
-        [sys.executable, "-m", "minunet.predict", *argv], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, "-m", "minunet.predict", *argv]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert results(done.stdout) == ["a.png: 5 x 6 -> new/folder/a_mask.png, new/folder/a_probability.png"]
 
@@ -211,5 +210,5 @@ def test_help_loads_neither_numba_nor_numpy(argv):
         "import sys\nfrom minunet.__main__ import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "sys.stderr.write(str([m for m in ('numba', 'numpy') if m in sys.modules]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
     assert done.returncode == 0 and "usage: minunet" in done.stdout and done.stderr == "[]"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_archives import FORMATS, WEIGHT, Call, Global, Stored, W, archive, pickled, tensor
 
@@ -219,7 +219,7 @@ def test_cut_short_anywhere(whole, name):
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")  # pickletools, on what was no string before the damage
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(at=st.integers(0, 10**6), bits=st.integers(1, 255), more=st.binary(max_size=9))
 def test_flipped_bits_and_inserted_bytes(whole, name, at, bits, more):
     """Either it is refused in one line, or the damage was in what does not matter."""
