@@ -125,7 +125,7 @@ def test_files_that_cannot_be_read(tmp_path):
     expect_line(tmp_path / "none.npy")
     np.save(tmp_path / "line.npy", np.zeros(4))
     expect_line(tmp_path / "line.npy", "1 axes")
-    np.save(tmp_path / "four.npy", np.zeros((1, 2, 3, 5)))
+    np.save(tmp_path / "four.npy", np.zeros((2, 2, 3, 5)))
     expect_line(tmp_path / "four.npy", "4 axes")
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as tif:
         tif.write(pixels(4, 5), photometric="minisblack")

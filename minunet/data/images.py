@@ -6,21 +6,17 @@ memory is taken for it, and whatever is wrong with a file becomes one line that 
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
 import stat
 import struct
-import sys
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from minunet.data.decoders import by_pillow, quiet_tifffile
 from minunet.data.tiffwalk import largest
 from minunet.errors import UserError
 from minunet.files import atomic_write
@@ -30,6 +26,7 @@ SMALL_BYTES = 32 << 20  # what every machine can spare for a damaged file
 EXPANSION = 2000  # bytes of pixels that a byte of PNG (1032) or JPEG can become at most
 FORMATS = "PNG, JPEG, BMP, TIFF or .npy"
 
+_CMYK = "has colours for printing (CMYK); convert it to red, green and blue"
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
@@ -40,18 +37,18 @@ _MAGIC = {
     b"MM\0+": "tiff",
     b"\x93NUMPY": "npy",
 }
-_tifffile_log = threading.Lock()  # one logger serves the whole process
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """The pixels of an image file as they are stored: no scaling, no change of type.
 
     Returns an array (H, W), a stack of pages (S, H, W), a colour image (H, W, C) or a stack of these, of bool, integer
-    or real type, in native byte order. A PNG with a palette gives the palette indices, which is what label images
-    mean. The values of grey PNGs with 2 or 4 bits are spread over 0..255.
+    or real type, in native byte order; in .npy too, one page and one channel have no axis of their own. A PNG with a
+    palette gives the palette indices, which is what label images mean. The values of grey PNGs with 2 or 4 bits are
+    spread over 0..255; those of TIFFs whose 0 is white are not inverted.
 
     Raises UserError (one line: file, what is wrong, remedy) for a file that is missing, a folder, empty, cut
-    short, damaged, of another kind, or that declares more than MAX_BYTES of pixels.
+    short, damaged, of another kind, in colours for printing (CMYK), or that declares more than MAX_BYTES of pixels.
     """
     kind = kind_of(path)
     try:
@@ -69,7 +66,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path}: cannot be read as {kind.upper()}, it is cut short or damaged ({reason}); copy or export it again"
         ) from error
     _check_shape(path, pixels.shape)
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
 
 
 def read_palette(path: str | os.PathLike[str]) -> list[tuple[int, int, int]] | None:
@@ -143,6 +140,17 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     raise UserError(f"{path}: is not an image that can be read here; save it as {FORMATS}")
 
 
+def without_single_axes(pixels: np.ndarray) -> np.ndarray:
+    """A view without a last axis of one channel and without first axes of one page, as files other than .npy have it.
+    (1, W, 3) is left alone: a line of colours.
+    """
+    while pixels.ndim > 2 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    while pixels.shape[0] == 1 and (pixels.ndim > 3 or (pixels.ndim == 3 and pixels.shape[2] > 4)):
+        pixels = pixels[0]
+    return pixels
+
+
 def _check_shape(path: str | os.PathLike[str], shape: tuple[int, ...]) -> None:
     """Only (H, W), (S, H, W), (H, W, C) and (S, H, W, 3 or 4), and no empty ones."""
     if 0 in shape:
@@ -180,7 +188,7 @@ def _read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     with np.errstate(over="raise"):  # of declared sizes
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     _check_declared(path, mapped.shape, mapped.dtype, os.stat(path).st_size)
-    return np.array(mapped, order="C")
+    return np.array(without_single_axes(mapped), order="C")
 
 
 def _read_pillow(path: str | os.PathLike[str], kind: str) -> np.ndarray:
@@ -204,6 +212,8 @@ def _read_pillow(path: str | os.PathLike[str], kind: str) -> np.ndarray:
             W, H = image.size
             most = os.stat(path).st_size * (EXPANSION * 8 if image.mode == "1" else EXPANSION)
             _check_declared(path, (H, W, len(image.getbands())), np.dtype(np.uint8), most)
+            if image.mode == "CMYK":
+                raise UserError(f"{path}: {_CMYK}")
             pixels = np.array(image)
     if header[24:25] == b"\x10":  # 16 bits
         return pixels.astype(np.uint16)  # older Pillow gives int32
@@ -228,75 +238,35 @@ def _read_tiff(path: str | os.PathLike[str]) -> np.ndarray:
 
     most = largest(path)
     # OME's XML may declare billions of planes, and name other files to read: its pages are taken as they are stored
-    with _quiet_tifffile() as complaints, tifffile.TiffFile(os.fspath(path), is_ome=False) as tif:
+    with quiet_tifffile() as complaints, tifffile.TiffFile(os.fspath(path), is_ome=False) as tif:
         series = tif.series
         if not series:
             raise UserError(f"{path}: this TIFF holds no image; export it again")
         shape, dtype = series[0].shape, np.dtype(series[0].dtype)
         _check_declared(path, shape, dtype, most)
-        pages = series[0].pages
         if len(series) > 1:
             shapes = ", ".join(str(s.shape) for s in series[:3])
             raise UserError(f"{path}: its pages differ in size or type ({shapes}, ...); save them as separate files")
+        first, axes = series[0].keyframe, series[0].axes
+        if first.photometric == tifffile.PHOTOMETRIC.SEPARATED:
+            raise UserError(f"{path}: {_CMYK}")
         try:
             pixels = series[0].asarray(maxworkers=1)
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-            pixels = _read_tiff_pillow(path, len(pages))  # LZW and JPEG inside TIFF: Pillow brings the decoders
-        axes = series[0].axes
+            pixels = by_pillow(path, len(series[0].pages), first.photometric == tifffile.PHOTOMETRIC.MINISWHITE)
     if complaints:
         raise ValueError(complaints[0])
-    if pixels.ndim == 3 and axes[0] == "S" and pixels.shape == shape:  # colour planes one after the other
-        pixels = np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
-    return pixels
+    return colours_last(pixels, axes) if pixels.shape == shape else pixels
 
 
-def _read_tiff_pillow(path: str | os.PathLike[str], pages: int) -> np.ndarray:
-    from PIL import Image, ImageSequence
+def colours_last(pixels: np.ndarray, axes: str) -> np.ndarray:
+    """A view of TIFF's planes of red, green and blue one after the other, (C, H, W) or (S, C, H, W), as (..., H, W, C).
 
-    with _silent_libtiff(), Image.open(path, formats=["TIFF"]) as image:
-        frames = [np.array(frame) for frame in ImageSequence.Iterator(image)]
-    if len(frames) != pages:
-        raise ValueError(f"{len(frames)} of {pages} pages")
-    return frames[0] if pages == 1 else np.stack(frames)
-
-
-@contextmanager
-def _silent_libtiff() -> Iterator[None]:
-    """Keep libtiff's remarks off the terminal: its C code writes to file 2, so file 2 is put aside."""
-    if sys.stderr is None:  # a program without a terminal
-        yield
-        return
-    with warnings.catch_warnings(), open(os.devnull, "wb") as nowhere:
-        warnings.simplefilter("ignore")
-        sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-@contextmanager
-def _quiet_tifffile() -> Iterator[list[str]]:
-    """Collect what tifffile logs as errors, out of sight: it logs a broken page list and reads on."""
-    complaints: list[str] = []
-
-    def collect(record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.ERROR:
-            complaints.append(record.getMessage())
-        return False
-
-    logger = logging.getLogger("tifffile")
-    with _tifffile_log:
-        logger.addFilter(collect)
-        try:
-            yield complaints
-        finally:
-            logger.removeFilter(collect)
+    axes : one letter an axis, S that of the samples
+    """
+    return np.moveaxis(pixels, axes.index("S"), -1) if "S" in axes else pixels
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

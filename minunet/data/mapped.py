@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from minunet.data import images
+from minunet.data.decoders import quiet_tifffile
 from minunet.data.picture import read_picture
 from minunet.data.tiffwalk import largest
 from minunet.errors import UserError
@@ -68,7 +69,8 @@ def _map(pixels: np.ndarray) -> mmap.mmap | None:
 def _npy(path: str | os.PathLike[str]) -> np.ndarray | None:
     with np.errstate(over="raise"):  # of declared sizes
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    return pixels if _numbers(path, pixels.dtype) and pixels.flags.c_contiguous else None
+    kept = _numbers(path, pixels.dtype) and pixels.flags.c_contiguous
+    return images.without_single_axes(pixels) if kept else None
 
 
 def _tiff(path: str | os.PathLike[str], scratch: str | os.PathLike[str] | None) -> np.ndarray | None:
@@ -76,14 +78,15 @@ def _tiff(path: str | os.PathLike[str], scratch: str | os.PathLike[str] | None) 
     import tifffile
 
     most = largest(path)
-    with images._quiet_tifffile() as complaints, tifffile.TiffFile(os.fspath(path), is_ome=False) as tif:
+    with quiet_tifffile() as complaints, tifffile.TiffFile(os.fspath(path), is_ome=False) as tif:
         if len(tif.series) != 1 or complaints:
             return None  # read_image says what is wrong
         series = tif.series[0]
         shape, dtype, start = series.shape, np.dtype(series.dtype), series.dataoffset
-        planes = series.axes[:1] == "S"
         if not _numbers(path, dtype) or 0 in shape:
             return None
+        if series.keyframe.photometric == tifffile.PHOTOMETRIC.SEPARATED:
+            return None  # as above
         nbytes = math.prod(shape) * dtype.itemsize
         if start is not None:
             if start + nbytes > os.path.getsize(path):
@@ -95,7 +98,8 @@ def _tiff(path: str | os.PathLike[str], scratch: str | os.PathLike[str] | None) 
             pixels = _unpacked(path, series, nbytes, scratch)
         if complaints:
             raise ValueError(complaints[0])
-    return np.moveaxis(pixels, 0, -1) if planes and pixels.ndim == 3 else pixels
+        axes = series.axes
+    return images.colours_last(pixels, axes)
 
 
 def _unpacked(path: str | os.PathLike[str], series, nbytes: int, scratch) -> np.ndarray:
