@@ -12,6 +12,8 @@ from minunet.backends import reference
 from minunet.contract import ROWS
 
 CONV = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "activation": None}
+SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "nesterov": False}
+ADAM = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "step": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +116,30 @@ SHAPES = {  # label: row, shapes, options, words of the message
         "kernel 3 is larger than the input 2",
     ),
 }
+BN = {"eps": 1e-5, "training": True}
+X = (1, 2, 2, 3)
+SHAPES |= {  # what a kernel would read or write beyond the end of an array: on a GPU nobody else notices
+    "gradient's mean": ("batch_norm_grad", [X, X, (2,), (3,), (3,)], BN, r"the mean has shape \(2,\)"),
+    "gradient's variance": ("batch_norm_grad", [X, X, (3,), (), (3,)], BN, r"the variance has shape \(\)"),
+    "gradient's gamma": ("batch_norm_grad", [X, X, (3,), (3,), (4,)], BN, r"the gamma has shape \(4,\)"),
+    "gradient's slope": ("prelu_grad", [X, X, (2,)], {}, "the slope"),
+    "velocity": ("sgd", [(5,), (4,), (5,)], SGD, r"sgd: .* \(5,\) and \(4,\) differ"),
+    "first moment": ("adam", [(5,), (4,), (5,), (5,)], ADAM, r"adam: .* \(5,\) and \(4,\) differ"),
+    "second moment": ("adam", [(5,), (5,), (4,), (5,)], ADAM, r"adam: .* \(5,\) and \(4,\) differ"),
+    "no mean of a map": ("global_avg_pool_grad", [(2, 0, 1, 3)], {"size": (4, 5)}, r"it must be \(2, 1, 1, 3\)"),
+    "a map's axes": ("global_avg_pool", [(4, 5, 3)], {}, r"needs x\[N,H,W,C\]"),
+    "an empty map": ("global_avg_pool", [(2, 0, 5, 3)], {}, "no pixels"),
+    "split": ("crop_concat_grad", [(1, 4, 5, 3)], {"size": (4, 5), "split": 4}, "split 4"),
+    "split's size": (
+        "crop_concat_grad",
+        [(1, 4, 5, 3)],
+        {"size": (4, 4), "split": 1},
+        r"\(4, 4\) is smaller than 4 x 5",
+    ),
+    "no classes": ("softmax", [(2, 3, 0)], {}, "needs at least one class"),
+    "nothing to repeat": ("upsample_nearest", [(1, 0, 5, 3)], {"size": (4, 5)}, "0 x 5 pixels"),
+    "nothing to see": ("upsample_bilinear", [X], {"size": (0, 5), "align_corners": False}, r"\(0, 5\)"),
+}
 
 
 @pytest.mark.parametrize("row, shapes, options, words", SHAPES.values(), ids=SHAPES)
@@ -121,6 +147,18 @@ def test_wrong_shapes(row, shapes, options, words):
     with pytest.raises(ValueError, match=words) as caught:
         backends.call(row, *(ones(*shape) for shape in shapes), **options)
     assert "\n" not in str(caught.value)
+
+
+def test_indices_must_fit_the_plane():
+    for plane, indices in (
+        ((2, 4, 5, 3, 1), (2, 2, 2, 3)),
+        ((2, 4, 5, 3), (2, 2, 2, 3, 1)),
+        ((2, 4, 5, 3), (1, 2, 2, 3)),
+    ):
+        with pytest.raises(ValueError, match=r"gather_by_index: .* do not fit"):
+            backends.call("gather_by_index", ones(*plane), np.zeros(indices, np.int32))
+    with pytest.raises(ValueError, match=r"scatter_by_index: needs values\[N,OH,OW,C\]"):
+        backends.call("scatter_by_index", ones(2, 3), np.zeros((2, 3), np.int32), size=(4, 5))
 
 
 def test_target_must_fit_the_logits():

@@ -22,6 +22,9 @@ def crop_concat(x, skip):
 def crop_concat_grad(dy, *, size, split):
     """dx = the first `split` channels of dy; dskip = the others in the centre of a (HS, WS) = size plane of zeros."""
     n, h, w, c = dy.shape
+    require(0 <= split <= c, f"crop_concat_grad: split {split} is not in 0 .. {c}, the channels of dy")
+    fits = size[0] >= h and size[1] >= w
+    require(fits, f"crop_concat_grad: size {size} is smaller than {h} x {w}, the centre that it must hold")
     return Work((Spec((n, h, w, split), dy.dtype), Spec((n, *size, c - split), dy.dtype)), 0)
 
 

@@ -28,9 +28,15 @@ def _reduced(x: Spec, reduction: str, what: str, allowed: tuple[str, ...] = REDU
     return (Spec((), x.dtype),) * 2
 
 
+def _classes(logits: Spec, what: str) -> None:
+    """Raise unless there is something to take the maximum of."""
+    require(prod(logits.shape[-1:]) > 0, f"{what}: the last axis of {logits.shape} needs at least one class")
+
+
 @row("loss")
 def softmax(x):
     """y = exp(x - max x) / sum exp(x - max x) over the last axis."""
+    _classes(x, "softmax")
     return Work((x,), 4 * prod(x.shape))
 
 
@@ -46,6 +52,7 @@ def _cross_entropy(logits: Spec, target: Spec, weight_map: Spec | None, class_we
         target.shape == logits.shape[:-1],
         f"softmax_cross_entropy: target {target.shape} must be the logits' {logits.shape[:-1]}",
     )
+    _classes(logits, "softmax_cross_entropy")
     if weight_map is not None:
         same(weight_map, target, "softmax_cross_entropy: weight map and target")
     channels(class_weight, logits.shape[-1], "softmax_cross_entropy: the class weights")

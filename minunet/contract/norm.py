@@ -31,6 +31,8 @@ def batch_norm_grad(dy, x, mean, var, gamma, *, eps, training):
     dx = gamma / s (dy - [training] (mean(dy) + z mean(dy z))). Ioffe & Szegedy 2015, section 3.
     """
     same(dy, x, "batch_norm_grad")
+    for name, numbers in (("mean", mean), ("variance", var), ("gamma", gamma)):
+        channels(numbers, x.shape[-1], f"batch_norm_grad: the {name}")
     vector = Spec(x.shape[-1:], x.dtype)
     return Work((x, vector, vector), 9 * prod(x.shape))
 

@@ -83,6 +83,7 @@ def prelu(x, slope):
 def prelu_grad(dy, x, slope):
     """dx = dy [x > 0] + slope[c] dy [x <= 0]; dslope[c] = sum x dy [x <= 0]."""
     same(dy, x, "prelu_grad")
+    channels(slope, x.shape[-1], "prelu_grad: the slope")
     return Work((x, slope), 3 * prod(x.shape))
 
 

@@ -37,15 +37,16 @@ def scatter_by_index(values, indices, *, size):
     Indices must lie in 0 .. H W - 1, as `max_pool2d` makes them; kernels may refuse others but need not look.
     """
     same(values, indices, "scatter_by_index")
+    require(len(values.shape) == 4, f"scatter_by_index: needs values[N,OH,OW,C]; got shape {values.shape}")
     n, _, _, c = values.shape
     return Work((Spec((n, *size, c), values.dtype),), prod(values.shape))
 
 
 @row("pool", linear=("plane",), integers=("indices",))
 def gather_by_index(plane, indices):
-    """out[n,i,j,c] = plane[n, indices[n,i,j,c], c]: unpool backward."""
+    """out[n,i,j,c] = plane[n, indices[n,i,j,c], c]: unpool backward. Indices as in `scatter_by_index`."""
     require(
-        plane.shape[::3] == indices.shape[::3],
+        len(plane.shape) == len(indices.shape) == 4 and plane.shape[::3] == indices.shape[::3],
         f"gather_by_index: {plane.shape} and {indices.shape} do not fit",
     )
     return Work((Spec(indices.shape, plane.dtype),), 0)
@@ -54,13 +55,17 @@ def gather_by_index(plane, indices):
 @row("pool", linear=("x",), tolerance=SUM)
 def global_avg_pool(x):
     """y[n,0,0,c] = mean_{i,j} x[n,i,j,c]."""
+    require(len(x.shape) == 4, f"global_avg_pool: needs x[N,H,W,C]; got shape {x.shape}")
+    require(prod(x.shape[1:3]) > 0, f"global_avg_pool: x of shape {x.shape} has no pixels")
     return Work((Spec((x.shape[0], 1, 1, x.shape[3]), x.dtype),), prod(x.shape))
 
 
 @row("pool", linear=("dy",), shape_only=("size",))
 def global_avg_pool_grad(dy, *, size):
     """dx[n,i,j,c] = dy[n,0,0,c] / (H W)."""
-    n, _, _, c = dy.shape
+    n, c = dy.shape[0], dy.shape[-1]
+    expected = (n, 1, 1, c)
+    require(dy.shape == expected, f"global_avg_pool_grad: dy has shape {dy.shape}; it must be {expected}")
     return Work((Spec((n, *size, c), dy.dtype),), prod(size) * n * c)
 
 
