@@ -154,6 +154,27 @@ def test_more_than_48_kib_of_shared_memory_are_asked_for(stand_in):
 
 
 @needs_nvrtc
+def test_a_second_device_is_asked_too(stand_in, monkeypatch):
+    """CuPy loads a kernel again on each device, and there it has 48 KiB until more are asked for."""
+    now, asked = [0], []
+
+    class Function:
+        def __call__(self, grid, block, arguments, *, shared_mem):
+            assert (now[0], shared_mem) in asked, "more shared memory than this device gives"
+
+        def __setattr__(self, name, value):
+            assert name == "max_dynamic_shared_size_bytes"
+            asked.append((now[0], value))
+
+    monkeypatch.setattr(Module, "get_function", lambda self, name: Function())
+    stand_in.cuda.runtime.getDevice = lambda: now[0]
+    x = cuda.asarray(np.ones(4, np.float32))
+    for now[0] in (0, 1, 0, 1):
+        launch.launch(cuda.device, "pointwise.cu", "relu", F32, 1, 32, x, x, 4, 1, shared=100_000)
+    assert asked == [(0, 100_000), (1, 100_000)]
+
+
+@needs_nvrtc
 @pytest.mark.parametrize(
     ("change", "message"),
     [

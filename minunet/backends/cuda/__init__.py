@@ -175,8 +175,11 @@ def full() -> Iterator[None]:
 
 
 @cache
-def _function(program: Program, kernel: str, shared: int, architecture: str) -> Any:
-    """A loaded kernel, allowed `shared` bytes of dynamic shared memory where that is more than it has by itself."""
+def _function(program: Program, kernel: str, shared: int, architecture: str, number: int) -> Any:
+    """A loaded kernel, allowed `shared` bytes of dynamic shared memory where that is more than it has by itself.
+
+    number : of the current device; CuPy loads a kernel once for each, and what is allowed holds for one of them
+    """
     module, file = _cupy(), nvrtc.cubin(program, architecture)
     try:
         with full():
@@ -218,7 +221,8 @@ class _Gpu:
         arguments: list[Any],
     ) -> None:
         ready = tuple(NULL if argument is None else argument for argument in arguments)
-        _function(program, kernel, shared, architecture())(grid, block, ready, shared_mem=shared)
+        number = cupy()[0].cuda.runtime.getDevice()
+        _function(program, kernel, shared, architecture(), number)(grid, block, ready, shared_mem=shared)
 
 
 device = _Gpu()
