@@ -6,14 +6,13 @@ minunet check cuda     driver, device, CuPy, NVRTC, one kernel; exit code 1 if t
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from minunet import backends, cli, files
+from minunet import cli, files
 from minunet.errors import UserError
 
 PACKAGES = ("numpy", "scipy", "numba", "pillow", "tqdm", "safetensors", "tifffile")
@@ -35,11 +34,16 @@ def basics() -> Iterator[Finding]:
     said = ".".join(map(str, now))
     enough = now >= OLDEST_PYTHON
     yield Finding(enough, "Python", said if enough else f"{said}; minunet needs 3.11 or newer")
+    oldest = _oldest()
     for package in PACKAGES:
         try:
-            yield Finding(True, package, metadata.version(package))
+            said = metadata.version(package)
         except metadata.PackageNotFoundError:
             yield Finding(False, package, f"not installed; pip install {package}")
+            continue
+        enough = _numbers(said) >= _numbers(least := oldest.get(package, "0"))
+        remedy = f"; minunet needs {least} or newer: pip install --upgrade {package}"
+        yield Finding(enough, package, said if enough else said + remedy)
     folder = files.cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +54,20 @@ def basics() -> Iterator[Finding]:
     except (OSError, UserError) as error:
         yield Finding(False, "cache", f"{folder} cannot be written ({error}); set MINUNET_CACHE to a folder that can")
     yield _kernel("cpu")
+
+
+def _oldest() -> dict[str, str]:
+    """{package: the oldest version that minunet works with}; nothing where minunet runs without being installed."""
+    try:
+        asked = metadata.requires("minunet") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    found = (re.fullmatch(r"([\w-]+)>=([\d.]+)", line) for line in asked)
+    return {match[1]: match[2] for match in found if match}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 def cuda() -> Iterator[Finding]:
@@ -114,6 +132,10 @@ def numba_cuda() -> Iterator[Finding]:
 
 def _kernel(name: str) -> Finding:
     """Whether a backend computes: one ReLU, compared with NumPy's."""
+    import numpy as np
+
+    from minunet import backends
+
     what = f"{name} kernel"
     if name not in backends.available():
         return Finding(False, what, f"not tried: {backends.get(name).reason()}")
@@ -135,6 +157,14 @@ PARTS: dict[str, Callable[[], Iterator[Finding]]] = {
 }
 
 
+def _findings(part: str) -> Iterator[Finding]:
+    """A part's lines. Where a package that minunet itself needs cannot be loaded, the last line says so."""
+    try:
+        yield from PARTS[part]()
+    except ImportError as error:
+        yield Finding(False, part, f"not tried: {cli.one_line(error)}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what was found. Returns 1 if something is missing in a part that was named ("basics" if none was)."""
     p = cli.parser("check", "Say what this machine has of what minunet can use, and how to get what is missing.")
@@ -146,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     must = args.parts or ["basics"]
     code = 0
     for part in args.parts or PARTS:
-        for finding in PARTS[part]():
+        for finding in _findings(part):
             print(f"{'ok' if finding.fine else 'missing':9}{finding.what:18}{' '.join(finding.text.split())}")
             if not finding.fine and part in must:
                 code = 1

@@ -13,12 +13,20 @@ from minunet.errors import UsageError, UserError, reason, remedy
 PRECISIONS = ("default", "strict", "tf32", "bf16", "fp16")  # minunet.backends has them too, and takes NumPy to load
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows an option's default behind its text, unless the default is that nothing is given."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        nothing = any(action.default is value for value in (None, False, ""))
+        return action.help if nothing else super()._get_help_string(action)
+
+
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """An argument parser in the house style: defaults shown, --debug understood."""
     p = argparse.ArgumentParser(
         prog=f"minunet {name}",
         description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -62,6 +70,11 @@ def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[st
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
+    except ImportError as error:  # a package is missing, broken, or does not go with another
+        if "--debug" in argv or (error.name or "").partition(".")[0] == "minunet":
+            raise
+        print(f"error: {one_line(error)}; minunet check lists the packages, and how to get them", file=sys.stderr)
+        return 1
 
 
 def _flush() -> None:

@@ -81,14 +81,14 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", metavar="CHECKPOINT", help="file that `minunet train` has written")
     p.add_argument("files", metavar="FILE", nargs="+", help="images or stacks of any sizes, folders of them; -: stdin")
     p.add_argument("--out", metavar="DIR", required=True, help="folder for the results, made if missing; -: stdout")
-    p.add_argument("--tile", type=int, metavar="N", help="pixels a side to predict at once; None: as fit in memory")
-    p.add_argument("--memory", type=float, metavar="GIB", help="what the program may take; None: 1 GiB for a window")
+    p.add_argument("--tile", type=int, metavar="N", help="pixels a side to predict at once; default: as fit in memory")
+    p.add_argument("--memory", type=float, metavar="GIB", help="what the program may take; default: 1 GiB for a window")
     p.add_argument("--average", type=int, default=1, metavar="K", help="orientations to average, 1 to 8")
     p.add_argument("--classes", default="1", metavar="LIST", help='classes whose probability to write, such as "1,2"')
     p.add_argument(
         "--out-format",
         choices=("tiff", "npy", "zarr"),
-        help="None: PNG for an image, TIFF for a stack or a large image",
+        help="default: PNG for an image, TIFF for a stack or a large image",
     )
     p.add_argument(
         "--overlay", nargs="?", const="colours", choices=("colours", "edges"), help="images with the classes over them"
@@ -96,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--palette", metavar="LIST", help='a colour for each class: "#000000,#ff8000"')
     p.add_argument("--result", default="mask", metavar="KIND", help="which of the results goes to stdout")
     p.add_argument("--resume", action="store_true", help="go on with predictions that were interrupted")
-    cli.computing(p, "; None: cpu")
+    cli.computing(p, " (default: cpu)")
     return p
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -101,6 +104,32 @@ def test_a_missing_package_and_a_cache_that_cannot_be_written(capsys, monkeypatc
     assert found["no-such-package"] == ("missing", "not installed; pip install no-such-package")
     assert found["cache"][0] == "missing"
     assert "MINUNET_CACHE" in found["cache"][1]
+
+
+def test_a_package_that_is_too_old(capsys, monkeypatch):
+    monkeypatch.setattr(
+        check.metadata, "requires", lambda name: ["numpy>=99.1", "numba>=0.1", 'numba>=99; extra == "x"']
+    )
+    assert check.main(["basics"]) == 1
+    found = lines(capsys)
+    assert found["numpy"][0] == "missing" and "needs 99.1 or newer: pip install --upgrade numpy" in found["numpy"][1]
+    assert found["numba"][0] == "ok"
+
+
+@pytest.mark.parametrize("package", ["numpy", "numba"])
+def test_without_a_package_that_everything_needs(package, tmp_path):
+    """Where it cannot be loaded, check says so to its end, and other commands end with one line."""
+    code = (
+        f"import sys\nsys.modules[{package!r}] = None\nfrom minunet.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    run = partial(subprocess.run, capture_output=True, text=True)
+    done = run([sys.executable, "-c", code, "check"])
+    assert done.returncode == 1 and not done.stderr
+    basics = [row for row in done.stdout.splitlines() if row.startswith("missing  basics")]
+    assert len(basics) == 1 and f"import of {package} halted" in basics[0]
+    done = run([sys.executable, "-c", code, "train", "synthetic", "--steps", "1", "--out", str(tmp_path / "run")])
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ") and "minunet check" in done.stderr
 
 
 def test_an_unknown_part_is_a_usage_error(capsys):

@@ -198,7 +198,9 @@ def test_minunet_command(capsys, monkeypatch):
     assert command_line.main(["tensor"]) == 2  # a module, but no command
     with pytest.raises(SystemExit) as stop:
         command_line.main(["predict", "--help"])
-    assert stop.value.code == 0 and "minunet predict" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and "minunet predict" in text
+    assert "1 to 8 (default: 1)" in text and "None" not in text and "False" not in text
     monkeypatch.setattr(command_line, "CHECKOUT", Path("nowhere"))
     assert command_line.main(["bench"]) == 1
     assert capsys.readouterr().err.startswith("error: bench: ")
