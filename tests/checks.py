@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from cases import Case
+from cases import Case, cases
 
 from minunet import backends
 from minunet.contract import ROWS, Row, Spec
@@ -136,6 +136,34 @@ def check_in_place(backend: str, row: Row, case: Case, dtype: np.dtype, seed: in
         backends.call(row.name, *own, out=tuple(own[: len(fresh)]), **case.options)
         for y, z in zip(own, fresh):
             assert module.numpy(y).tobytes() == z.tobytes(), f"{row.name}: in place, the result differs"
+
+
+# Rows whose reference has NaN just where the formula has it; others multiply by matrices whose zeros spread it.
+NAN = (
+    *("relu", "leaky_relu", "elu", "sigmoid", "tanh", "prelu", "max_pool2d", "channel_moments", "batch_norm"),
+    *("l2_normalize", "l2_normalize_grad", "lrn", "softmax", "softmax_cross_entropy", "pixel_cross_entropy"),
+    *("sigmoid_cross_entropy", "sigmoid_cross_entropy_grad", "overlap", "distance", "distance_grad"),
+)
+
+
+def nan_cases(name: str) -> list[Case]:
+    """Cases of such a row, but for those where the reference multiplies a NaN by zero."""
+    return [case for case in cases(name) if not any(words in case.label for words in ("below eps", "still"))]
+
+
+def check_nan(backend: str, row: Row, case: Case, dtype: np.dtype, seed: int = 0) -> None:
+    """A NaN in an input makes NaN of exactly those numbers of which it does in the reference: no maximum and no
+    comparison loses it, and no index changes."""
+    for k, x in enumerate(sample(case, dtype, seed)):
+        if x is None or x.dtype.kind != "f" or not x.size:
+            continue
+        inputs = list(sample(case, dtype, seed))
+        inputs[k].reshape(-1)[x.size // 2] = np.nan
+        found, truth = run(backend, row, tuple(inputs), case.options), exact(row, tuple(inputs), case.options)
+        for y, expected in zip(found, truth):
+            if y.dtype.kind == "f":
+                y, expected = np.isnan(y), np.isnan(expected)
+            assert np.array_equal(y, expected), f"{row.name}, {case.label}: a NaN in {row.inputs[k]} does not show"
 
 
 def check_linear(backend: str, row: Row, case: Case, dtype: np.dtype, seed: int = 0) -> None:

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 from cases import Case, cases
-from checks import check_bounds, check_case, check_in_place, compare, exact, run, sample
+from checks import NAN, check_bounds, check_case, check_in_place, check_nan, compare, exact, nan_cases, run, sample
 
 import minunet as mu
 from minunet import backends, nn, ops
@@ -194,6 +194,21 @@ def test_infinite_and_nan_numbers_pass_as_in_the_formula():
     rows = np.array([[-np.inf, -np.inf, 1.0], [-np.inf, 2.0, 2.0], [1.0, -np.inf, -np.inf]])
     result, truth = run("numba_cuda", ROWS["softmax"], (rows,), {})[0], exact(ROWS["softmax"], (rows,), {})[0]
     np.testing.assert_allclose(result, truth, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", NAN)
+def test_a_nan_shows(name):
+    row = ROWS[name]
+    case = min(nan_cases(name), key=lambda c: work(row, c))
+    check_nan("numba_cuda", row, case, DTYPES[0])
+
+
+def test_indices_outside_of_the_plane_are_left_out():
+    plane = np.arange(1, 5, dtype=np.float32).reshape(1, 2, 2, 1)
+    indices = np.array([-1, 0, 3, 4], np.int32).reshape(1, 2, 2, 1)
+    with backends.use_backend("numba_cuda"):
+        gathered = backends.call("gather_by_index", plane, indices)
+    assert gathered.reshape(-1).tolist() == [0, 1, 4, 0]
 
 
 def test_batch_norm_in_training(rng):

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import cases
-from checks import run, sample
+from checks import NAN, check_nan, nan_cases, run, sample
 
 import minunet as mu
 from minunet import backends
 from minunet.backends import cuda_host
 from minunet.backends.cuda import disk, sources
+from minunet.backends.cuda.launch import launch
 from minunet.backends.cuda.sources import Program
 from minunet.backends.cuda_host import compiler
 from minunet.contract import ROWS
@@ -27,6 +28,7 @@ from minunet.errors import UserError
 
 needs_compiler = pytest.mark.skipif(not cuda_host.available(), reason=cuda_host.reason())
 ROOT = Path(__file__).resolve().parent.parent
+PLANTED = str(Path(__file__).parent / "cuda" / "planted.cu")
 
 
 @needs_compiler
@@ -41,6 +43,34 @@ def test_descending_order_gives_the_same_bits(name, dtype):
             second = run("cuda_host", ROWS[name], inputs, case.options)
         for a, b in zip(first, second):
             assert a.tobytes() == b.tobytes(), f"{name}, {case.label}"
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", NAN)
+def test_a_nan_shows(name):
+    for case in nan_cases(name)[:4]:
+        check_nan("cuda_host", ROWS[name], case, np.dtype(np.float32))
+
+
+@needs_compiler
+def test_a_maximum_is_cudas():
+    """max and min of a NaN and a number are the number, which is why kernels compare where a NaN must stay."""
+    numbers = [(np.nan, 1.0), (1.0, np.nan), (2.0, 1.0), (-1.0, 3.0)]
+    a, b = (np.array(column, np.float32) for column in zip(*numbers))
+    high, low = np.full(4, np.nan, np.float32), np.full(4, np.nan, np.float32)
+    launch(cuda_host.device, PLANTED, "extremes", np.dtype(np.float32), 1, 32, high, low, a, b, 4)
+    assert high.tolist() == [1, 1, 2, 3]
+    assert low.tolist() == [1, 1, 1, -1]
+
+
+@needs_compiler
+def test_indices_outside_of_the_plane_are_left_out():
+    """Nobody looks at a device's indices: the gather leaves out what the scatter drops."""
+    plane = np.arange(1, 13, dtype=np.float32).reshape(1, 3, 4, 1)
+    indices = np.array([-1, 0, 11, 12, 2**31 - 1, -(2**31), 5, 4], np.int32).reshape(1, 2, 4, 1)
+    with backends.use_backend("cuda_host"):
+        gathered = backends.call("gather_by_index", plane, indices)
+    assert gathered.reshape(-1).tolist() == [0, 1, 12, 0, 0, 0, 6, 5]
 
 
 @needs_compiler

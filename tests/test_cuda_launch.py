@@ -9,6 +9,7 @@ import pytest
 
 from minunet.backends import cuda
 from minunet.backends.cuda import columns, launch, maps, sources
+from minunet.backends.stems import bind
 from minunet.contract import ROWS
 from minunet.errors import UserError
 
@@ -85,6 +86,22 @@ def test_geometry_is_checked(grid, block, shared, message):
     x = np.ones(4, F32)
     with pytest.raises(ValueError, match=message):
         launch.launch(Recorder(), "pointwise.cu", "relu", F32, grid, block, x, x, 4, 1, shared=shared)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.startswith("upsample")])
+def test_sides_whose_product_an_int_does_not_hold(row):
+    device = Recorder()
+    kernels, long = bind("minunet.backends.cuda", device), np.zeros((1, 1 << 16, 1, 1), F32)
+    options = {"align_corners": False} if "bilinear" in row else {}
+    for most, refused in ((1 << 14, True), ((1 << 14) - 1, False)):
+        short = np.zeros((1, most, 1, 1), F32)
+        y, x = (short, long) if row.endswith("grad") else (long, short)
+        if refused:
+            with pytest.raises(UserError, match=f"{row}: sides of .* too long; use smaller tiles"):
+                kernels[row](y, x, **options)
+        else:
+            kernels[row](y, x, **options)
+    assert len(device.launches) == 1
 
 
 def test_an_unknown_kernel_is_named():

@@ -42,5 +42,8 @@ __device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 // max(a, 0); a NaN stays one.
 __device__ inline REAL positive(REAL a) { return a <= 0 ? REAL(0) : a; }
 
+// max(a, least) of a number `least`; a NaN stays one, which CUDA's max would drop.
+__device__ inline REAL at_least(REAL a, REAL least) { return a < least ? least : a; }
+
 // The activation in a kernel's epilogue: codes of `ACTIVATION` in minunet/backends/cuda/launch.py.
 __device__ inline REAL activate(REAL a, int activation) { return activation == 1 ? positive(a) : a; }

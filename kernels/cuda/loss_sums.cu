@@ -135,7 +135,7 @@ extern "C" __global__ void distance_grad(Out<REAL> dx, In<REAL> x, In<REAL> targ
                                          int kind) {
     const REAL scale = dy[0] / n;
     map(dx, x, target, n, vectors, [=](int, REAL a, REAL t) {
-        const REAL d = a - t, sign = d > 0 ? REAL(1) : d < 0 ? REAL(-1) : REAL(0);
+        const REAL d = a - t, sign = d > 0 ? REAL(1) : d < 0 ? REAL(-1) : d;  // 0 and NaN stay
         return scale * (kind == 0 ? 2 * d : kind == 1 ? sign : abs(d) < 1 ? d : sign);
     });
 }

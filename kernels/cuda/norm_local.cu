@@ -47,7 +47,7 @@ extern "C" __global__ void l2_normalize(Out<REAL> y, In<REAL> x, int pixels, int
         const int p = base + int(threadIdx.x) / lanes, first = min(p, pixels - 1) * channels;
         REAL sum = 0;
         for (int c = lane; c < channels; c += lanes) sum += x[first + c] * x[first + c];
-        const REAL factor = 1 / max(sqrt(lanes_sum(sum, lanes)), eps);
+        const REAL factor = 1 / at_least(sqrt(lanes_sum(sum, lanes)), eps);
         if (p < pixels)
             for (int c = lane; c < channels; c += lanes) y[first + c] = x[first + c] * factor;
     }
@@ -64,7 +64,7 @@ extern "C" __global__ void l2_normalize_grad(Out<REAL> dx, In<REAL> dy, In<REAL>
             sum += x[first + c] * x[first + c];
             dot += dy[first + c] * x[first + c];
         }
-        const REAL r = sqrt(lanes_sum(sum, lanes)), along = lanes_sum(dot, lanes), factor = 1 / max(r, eps);
+        const REAL r = sqrt(lanes_sum(sum, lanes)), along = lanes_sum(dot, lanes), factor = 1 / at_least(r, eps);
         const REAL share = r > eps ? along * factor * factor : REAL(0);
         if (p < pixels)
             for (int c = lane; c < channels; c += lanes)

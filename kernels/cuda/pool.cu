@@ -128,12 +128,14 @@ extern "C" __global__ void avg_pool2d_grad(Out<REAL> dx, In<REAL> dy, int N, int
     else avg_pool_grad_body<1>(dx, dy, N, H, W, C, OH, OW, KH, KW, sh, sw, ph, pw);
 }
 
-// out[n,i,j,c] = plane[n, indices[n,i,j,c], c]. Neighbouring channels read neighbouring pixels at most, so most of a
-// fetched sector is used.
+// out[n,i,j,c] = plane[n, indices[n,i,j,c], c], 0 where an index points outside, as scatter.cu drops it. Neighbouring
+// channels read neighbouring pixels at most, so most of a fetched sector is used.
 extern "C" __global__ void gather_by_index(Out<REAL> out, In<REAL> plane, In<int> indices, int N, int OH, int OW, int C,
                                            int pixels) {
-    each_position<1>(N, OH, OW, C,
-                     [=](int n, int, int, int c, int k) { out[k] = plane[(n * pixels + indices[k]) * C + c]; });
+    each_position<1>(N, OH, OW, C, [=](int n, int, int, int c, int k) {
+        const int index = indices[k];
+        out[k] = index >= 0 && index < pixels ? plane[(n * pixels + index) * C + c] : REAL(0);
+    });
 }
 
 // dx[n,i,j,c] = factor dy[n,0,0,c].

@@ -43,13 +43,14 @@ template <class T>
 static inline T cospi(T a) {
     return std::cos(T(3.141592653589793) * a);
 }
+// As in CUDA, of a NaN and a number it is the number.
 template <class T>
 static inline T max(T a, T b) {
-    return a < b ? b : a;
+    return a < b || a != a ? b : a;
 }
 template <class T>
 static inline T min(T a, T b) {
-    return b < a ? b : a;
+    return b < a || a != a ? b : a;
 }
 static inline float __int_as_float(int bits) {
     float x;

@@ -197,7 +197,7 @@ def distance_grad(dx, x, target, dy, kind, inverse):
         one = type(d)(1)
         slope = d + d
         if kind == SMOOTH_L1:
-            slope = max(-one, min(one, d))
+            slope = one if d > one else (-one if d < -one else d)  # a NaN stays one; max and min would drop it
         elif kind == MAE:
             slope = one if d > 0 else (-one if d < 0 else d)  # 0 and NaN stay
         dx[i] = scale * slope

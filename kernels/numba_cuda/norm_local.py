@@ -91,7 +91,7 @@ def l2_normalize(y, x, eps):
                 total += x[p, c] * x[p, c]
         r = math.sqrt(_row_sum(total, scratch))
         if p < P:
-            factor = x.dtype.type(1) / max(r, eps)
+            factor = x.dtype.type(1) / (eps if r < eps else r)  # a NaN stays one; max would drop it
             for c in range(cuda.threadIdx.x, C, cuda.blockDim.x):
                 y[p, c] = x[p, c] * factor
 
@@ -112,7 +112,7 @@ def l2_normalize_grad(dx, dy, x, eps):
         r = math.sqrt(_row_sum(square, scratch))
         product = _row_sum(product, scratch)
         if p < P:
-            factor = x.dtype.type(1) / max(r, eps)
+            factor = x.dtype.type(1) / (eps if r < eps else r)  # a NaN stays one; max would drop it
             share = product * factor * factor if r > eps else x.dtype.type(0)
             for c in range(cuda.threadIdx.x, C, cuda.blockDim.x):
                 dx[p, c] = factor * (dy[p, c] - share * x[p, c])

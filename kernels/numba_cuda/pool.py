@@ -81,17 +81,18 @@ def avg_pool2d_grad(dx, dy, kernel, stride, padding, factor):
 
 @cuda.jit
 def gather_by_index(out, plane, indices):
-    """out[n,i,j,c] = plane[n, indices[n,i,j,c], c]."""
+    """out[n,i,j,c] = plane[n, indices[n,i,j,c], c], 0 where an index points outside, as scatter.py drops it."""
     c0, j0, row0 = cuda.grid(3)
     cs, js, rows = cuda.gridsize(3)
     N, OH, OW, C = out.shape
-    W = plane.shape[2]
+    H, W = plane.shape[1], plane.shape[2]
     for row in range(row0, N * OH, rows):
         n, i = row // OH, row % OH
         for j in range(j0, OW, js):
             for c in range(c0, C, cs):
                 index = indices[n, i, j, c]
-                out[n, i, j, c] = plane[n, index // W, index % W, c]
+                inside = index >= 0 and index < H * W
+                out[n, i, j, c] = plane[n, index // W, index % W, c] if inside else plane.dtype.type(0)
 
 
 @cuda.jit

@@ -38,6 +38,7 @@ def scatter_by_index(values, indices, *, size):
     """
     same(values, indices, "scatter_by_index")
     require(len(values.shape) == 4, f"scatter_by_index: needs values[N,OH,OW,C]; got shape {values.shape}")
+    require(prod(values.shape[1:3]) > 0, f"scatter_by_index: values of shape {values.shape} have no pixels")
     n, _, _, c = values.shape
     return Work((Spec((n, *size, c), values.dtype),), prod(values.shape))
 

@@ -185,3 +185,10 @@ extern "C" __global__ void warps(Out<REAL> sums, Out<unsigned> votes, Out<REAL> 
 extern "C" __global__ void count(InOut<int> histogram, In<int> values, int n) {
     if (global_thread() < n) atomicAdd(&histogram[values[global_thread()]], 1);
 }
+
+extern "C" __global__ void extremes(Out<float> high, Out<float> low, In<float> a, In<float> b, int n) {
+    const int k = int(threadIdx.x);
+    if (k >= n) return;
+    high[k] = max(a[k], b[k]);
+    low[k] = min(a[k], b[k]);
+}
