@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from minunet.data.images import read_image
 from minunet.data.mapped import is_mapped, open_image
-from minunet.data.picture import read_picture
+from minunet.data.picture import orientation, read_picture
 from minunet.data.sections import as_sections
 from minunet.errors import UserError
 
@@ -86,3 +88,41 @@ def test_colours_for_printing_are_refused(tmp_path):
         for read in (read_image, open_image, read_picture):
             with pytest.raises(UserError, match=rf"{name}: has colours for printing \(CMYK\); convert"):
                 read(tmp_path / name)
+
+
+def exif_data(order: str, k: int) -> bytes:
+    """EXIF data of two entries: an artist, and how the pixels lie."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    entries = struct.pack(order + "HHI4s", 315, 2, 2, b"A") + struct.pack(order + "HHIHH", 274, 3, 1, k, 0)
+    return b"Exif\0\0" + head + struct.pack(order + "IH", 8, 2) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("k", range(1, 9))
+def test_photographs_are_turned_as_viewers_turn_them(tmp_path, order, k):
+    path = tmp_path / "a.jpg"
+    picture = Image.fromarray(np.kron(grey(4, 3, 5, 3), np.ones((8, 8, 1), np.uint8)))
+    picture.save(path, exif=exif_data(order, k), quality=95)
+    with Image.open(path) as stored:
+        expected = np.array(ImageOps.exif_transpose(stored))
+    assert orientation(path) == k and expected.shape[:2] == ((24, 40) if k < 5 else (40, 24))
+    assert same(read_picture(path), expected) and same(open_image(path), expected)  # the latter for prediction
+    assert read_image(path).shape == (24, 40, 3)
+
+
+def test_damaged_exif_data_turn_nothing(tmp_path, capfd):
+    Image.fromarray(grey(5, 8, 9)).save(tmp_path / "a.jpg", exif=exif_data("<", 6))
+    whole = (tmp_path / "a.jpg").read_bytes()
+    start = whole.index(b"Exif\0\0")
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        data = bytearray(whole)
+        for at in rng.integers(start + 6, start + 32, 1 + seed % 3):
+            data[at] = rng.integers(256)
+        (tmp_path / "b.jpg").write_bytes(data)
+        assert 1 <= orientation(tmp_path / "b.jpg") <= 8
+    for length in range(3, start + 40):
+        (tmp_path / "b.jpg").write_bytes(whole[:length])
+        assert 1 <= orientation(tmp_path / "b.jpg") <= 8
+    noise = capfd.readouterr()
+    assert noise.out == "" and noise.err == ""

@@ -15,9 +15,10 @@ from minunet.data import masks as mask_values
 from minunet.data.align import displacement
 from minunet.data.download import pixels_sha256
 from minunet.data.images import list_images
-from minunet.data.masks import MAX_CLASSES, Survey, is_colour, is_stack, written
+from minunet.data.maskfile import Survey, is_colour, is_stack, sides_of, unlike
+from minunet.data.masks import MAX_CLASSES, written
 from minunet.data.pairing import IMAGE_WORDS, MASK_WORDS, Pairing, is_mask_name, pair
-from minunet.data.picture import read_picture
+from minunet.data.picture import read_picture, turned
 from minunet.errors import UserError
 
 LOOKED_AT = 8  # pairs, and sections of each, that tell whether masks lie beside what they outline
@@ -128,6 +129,8 @@ def _look_at_image(entry: Entry) -> Iterator[Finding]:
         return
     entry.dtype = str(pixels.dtype)
     entry.facts = f"{size}  {pixels.dtype}  {pixels.min():g}..{pixels.max():g}  mean {pixels.mean(dtype=float):.5g}"
+    if note := turned(path):
+        yield Finding(False, f"{path}: {note}")
     colour = is_colour(pixels.shape)
     entry.grey = not colour or bool((pixels[..., 1:3] == pixels[..., :1]).all())  # without opacity
     blank = []
@@ -191,7 +194,7 @@ def _alike(images: list[Entry]) -> Iterator[Finding]:
     sizes: dict[tuple[int, ...], Entry] = {}
     for e in read:
         types.setdefault(e.dtype, e)
-        sizes.setdefault((e.shape[:-1] if is_colour(e.shape) else e.shape)[-2:], e)
+        sizes.setdefault(sides_of(e.shape)[-2:], e)
     if len(types) > 1:
         first, second = list(types.values())[:2]
         yield Finding(
@@ -251,11 +254,8 @@ def _pair(images: list[Entry], masks: list[Entry]) -> tuple[Pairing | None, list
     for image, mask in ((entry[a], entry[b]) for a, b in pairing.pairs):
         if image.shape is None or mask.shape is None:
             continue
-        wanted = image.shape[:-1] if is_colour(image.shape) else image.shape
-        sides = mask.shape[:-1] if is_colour(mask.shape) else mask.shape
-        if sides != wanted:
-            text = f"{mask.path}: is {_by(sides)}, but its image {image.path} is {_by(wanted)}; export both alike"
-            findings.append(Finding(True, text))
+        if sides_of(mask.shape) != sides_of(image.shape):
+            findings.append(Finding(True, unlike(mask.path, mask.shape, image.path, image.shape)))
     findings += [
         Finding(True, f"{m}: no image of that name; add the image, rename one of them, or remove the mask")
         for m in pairing.masks_left

@@ -15,10 +15,10 @@ from minunet.data import masks as mask_values
 from minunet.data.dataset import Dataset, resize_image, resize_labels
 from minunet.data.download import pixels_sha256
 from minunet.data.images import list_images, read_palette
-from minunet.data.masks import Survey, is_colour
+from minunet.data.maskfile import Survey, is_colour, sides_of, unlike
 from minunet.data.mixed import gather
 from minunet.data.pairing import Pairing, is_mask_name, pair
-from minunet.data.picture import read_picture
+from minunet.data.picture import read_picture, turned
 from minunet.data.separate import separate
 from minunet.data.shelf import Shelf, in_order
 from minunet.errors import UserError
@@ -40,6 +40,7 @@ class _Section(NamedTuple):
     survey: Survey
     codes: np.ndarray  # (H, W): which of the survey's values; of instances the classes, uint8
     cells: np.ndarray | None  # int32 (H, W), of instances
+    note: str = ""  # worth knowing of the image
 
 
 def load_folder(
@@ -183,16 +184,15 @@ def _read(image_file: Path, mask_file: Path, instances: bool, size: tuple[int, i
         raise UserError(f"{image_file}: holds NaN or infinite values; replace them, for example by the mean")
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * np.uint8(255)
-    in_colour = is_colour(mask.shape)
-    sizes = mask.shape[:-1] if in_colour else mask.shape
+    sizes = sides_of(mask.shape)
     if sizes == image.shape[:-1] and is_colour(image.shape):
         if image.shape[-1] == 4:
             image = image[..., :3]  # opacity
     elif sizes != image.shape:
-        ours, theirs = _words(sizes), _words(image.shape)
-        raise UserError(f"{mask_file}: is {ours}, but its image {image_file} is {theirs}; export both alike")
+        raise UserError(unlike(mask_file, mask.shape, image_file, image.shape))
     if len(sizes) == 2:
-        return [_section(image_file.name, mask_file, image, mask, instances, size)]
+        section = _section(image_file.name, mask_file, image, mask, instances, size)
+        return [section._replace(note=turned(image_file))]
     numbered = [f"section {s}" for s in range(len(image))]
     sources = [mask_file.with_name(f"{mask_file.name} {number}") for number in numbered]
     return [
@@ -279,6 +279,8 @@ def _remarks(sections: list[_Section], n_train: int) -> Iterator[str]:
     """What will not stop training, but should be known."""
     seen: dict[str, int] = {}
     for k, section in enumerate(sections):
+        if section.note:
+            yield f"{section.name}: {section.note}"
         if not section.digest:
             yield f"{section.name}: every pixel has one value; leave it out, or export it again"
             continue
@@ -289,7 +291,3 @@ def _remarks(sections: list[_Section], n_train: int) -> Iterator[str]:
     types = sorted({s.dtype for s in sections})
     if len(types) > 1:
         yield f"images of the types {', '.join(types)}; each is normalised by itself"
-
-
-def _words(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -9,98 +9,20 @@ A table says which value of the masks is which class. It is what JSON can say, s
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minunet.data.dataset import IGNORE, Colour
-from minunet.data.images import kind_of, read_image
+from minunet.data.maskfile import Survey, is_colour, is_stack, packed, read_mask, survey  # noqa: F401 for who imports them here
 from minunet.errors import UserError
 
 MAX_CLASSES = 32  # more different values than this are instance numbers, or an image that was scaled or compressed
 IGNORED_WORD = "ignore"
-CHUNK = 1 << 20  # pixels that are counted at a time
 Table = dict[str, Any]
-
-
-def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """A mask file as integers (H, W) or (S, H, W), or as colours uint8 (H, W, 3) or (S, H, W, 3). Raises UserError.
-
-    Whole numbers saved as floats become integers; a colour picture without colour becomes grey; opacity goes.
-    """
-    pixels = read_image(path)
-    if kind_of(path) == "jpeg" and len(n := np.unique(pixels)) > 2:
-        raise UserError(
-            f"{path}: has {len(n)} different values, as JPEG alters them along every edge; save the mask as PNG or TIFF"
-        )
-    if is_colour(pixels.shape):
-        if pixels.shape[-1] == 2:  # grey and opacity
-            pixels = pixels[..., 0]
-        else:
-            pixels = pixels[..., :3]
-            if (pixels[..., 1:] == pixels[..., :1]).all():
-                pixels = pixels[..., 0]
-            elif pixels.dtype != np.uint8:
-                raise UserError(f"{path}: is a mask in colours of {pixels.dtype}; save it with 8 bits a channel")
-    if pixels.dtype == np.bool_:
-        white = 1 if kind_of(path) == "npy" else 255  # as programs show images of one bit
-        pixels = pixels.astype(np.uint8) * np.uint8(white)
-    if pixels.dtype.kind == "f":
-        whole = np.isfinite(pixels).all() and (pixels % 1 == 0).all() and np.abs(pixels).max() < 2**31
-        if not whole:
-            raise UserError(
-                f"{path}: holds values such as {_fraction(pixels):g}, and a mask holds one whole number a class; "
-                "save class numbers, not probabilities"
-            )
-        pixels = pixels.astype(np.int32)
-    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 8 and pixels.max() >= 2**63:
-        raise UserError(f"{path}: holds the value {pixels.max()}; number classes from 0")
-    return np.ascontiguousarray(pixels)
-
-
-def is_colour(shape: tuple[int, ...]) -> bool:
-    """Whether the last axis is channels: of a colour image (H, W, C), no stack (S, H, W), or of a stack of them."""
-    return len(shape) == 4 or (len(shape) == 3 and shape[2] in (2, 3, 4) and shape[2] < min(shape[:2]))
-
-
-def is_stack(shape: tuple[int, ...]) -> bool:
-    """Whether an array of this shape is a stack of sections, (S, H, W) or (S, H, W, C)."""
-    return len(shape) == 4 or (len(shape) == 3 and not is_colour(shape))
-
-
-def packed(mask: np.ndarray) -> np.ndarray:
-    """Colours uint8 (..., H, W, 3) as int32 0xRRGGBB (..., H, W); a mask of numbers as it is."""
-    if not is_colour(mask.shape):
-        return mask
-    r, g, b = (mask[..., k].astype(np.int32) for k in range(3))
-    return r << 16 | g << 8 | b
-
-
-class Survey(NamedTuple):
-    """What one mask holds."""
-
-    counts: dict[int, int]  # value (0xRRGGBB for colours): pixels
-    colour: bool
-    dtype: str
-
-
-def survey(mask: np.ndarray) -> Survey:
-    """What a mask from `read_mask` holds."""
-    colour, numbers = is_colour(mask.shape), packed(mask)
-    if numbers.dtype in (np.uint8, np.uint16):
-        n = np.zeros(1 << 8 * numbers.itemsize, np.int64)
-        flat = numbers.ravel()
-        for k in range(0, flat.size, CHUNK):  # bincount makes 64-bit numbers of them first
-            n += np.bincount(flat[k : k + CHUNK], minlength=n.size)
-        values = np.flatnonzero(n)
-        n = n[values]
-    else:
-        values, n = np.unique(numbers, return_counts=True)
-    return Survey(dict(zip(values.tolist(), n.tolist())), colour, str(mask.dtype))
 
 
 def make_table(masks: Mapping[Path, Survey], labels: str = "", instances: bool = False) -> Table:
@@ -153,9 +75,22 @@ def make_table(masks: Mapping[Path, Survey], labels: str = "", instances: bool =
 
 
 def doubts(masks: Mapping[Path, Survey], table: Table) -> Iterator[str]:
-    """What should be known of a table that `make_table` made without `labels`: masks that were saved in two ways."""
+    """What should be known of a table that `make_table` made without `labels`: masks that were saved in two ways, or
+    numbers that seem to be classes where they are cells, or cells where they are classes.
+    """
     if table["kind"] == "instances":
+        if all(len(mask.counts.keys() - {0}) <= 1 for mask in masks.values()):
+            yield (
+                f"{next(iter(masks))}: holds one number beside 0, as all masks do, so that each image has one cell; if "
+                "cells are what hangs together, leave out --instances"
+            )
         return
+    if table["kind"] == "values" and len(table["classes"]) > 2 and table["type"] not in ("uint8", "int8"):
+        most = max(masks, key=lambda path: len(masks[path].counts))
+        yield (
+            f"{most}: holds {len(masks[most].counts)} values of {table['type']}, each taken for a class; if each cell "
+            "has its own number, add --instances"
+        )
     pairs = {tuple(sorted(mask.counts)): path for path, mask in masks.items() if len(mask.counts) == 2}
     most = max(len(mask.counts) for mask in masks.values())
     if _two_ways(masks):
@@ -308,11 +243,6 @@ def _numbered(cells: np.ndarray) -> np.ndarray:
     for s in np.ndindex(cells.shape[:-2]):
         out[s] = ndimage.label(cells[s], output=np.int32)[0]
     return out.astype(np.uint16) if out.max(initial=0) < 2**16 else out
-
-
-def _fraction(pixels: np.ndarray) -> float:
-    odd = pixels[~((pixels % 1 == 0) & (np.abs(pixels) < 2**31))]
-    return float(odd[0])
 
 
 def _hue(h: float) -> Colour:
