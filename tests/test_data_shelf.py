@@ -120,7 +120,7 @@ def test_a_disk_without_room_is_noticed_at_once(tmp_path, monkeypatch, cache):
 
 
 CHILD = """
-import os, resource, signal, sys
+import os, resource, signal, sys, threading
 import numpy as np
 from minunet.data import shelf
 from minunet.data.folder import load_folder
@@ -128,6 +128,7 @@ from minunet.errors import UserError
 from minunet.training import inputs
 shelf.KEEP = 1 << 30 if sys.argv[1] == "all" else 4 << 20
 os.cpu_count = lambda: 2
+threading.stack_size(1 << 20)
 what, images, masks = sys.argv[1:]
 if what == "full":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

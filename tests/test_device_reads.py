@@ -150,6 +150,7 @@ def test_the_loop_reads_every_so_often(device, monkeypatch, together):
     tiles, and sums of two losses are added in another order.
     """
     monkeypatch.setattr(loop, "LOG_EVERY", 4)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", np.inf)
     saves: list[int] = []
     made = trainer(saves, accumulate=together)
     device.forget_copies()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +47,9 @@ sys.exit(code)
 
 def measured(folder: Path, *argv: str) -> tuple[int, str]:
     """Bytes that a process of its own occupied at most while it ran the command, and what it printed."""
-    argv = ["net.safetensors", *argv, "--out", "out"]
-    done = subprocess.run([sys.executable, "-c", MEASURED, *argv], cwd=folder, capture_output=True, text=True)
+    command = [sys.executable, "-c", MEASURED, "net.safetensors", *argv, "--out", "out"]
+    threads = {"NUMBA_NUM_THREADS": "2"}  # each more may need 4 MiB, and where tiles are small it does not
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | threads)
     assert (done.returncode, done.stderr) == (0, "")
     return int(done.stdout.split()[-1]), done.stdout
 
