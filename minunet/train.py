@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from minunet import cli
 from minunet.errors import UsageError
-from minunet.training.config import Config, sections
+from minunet.training.config import Config
 from minunet.training.defaults import CELLS, DATASETS, FULL, OWN, SCENES, SMALL
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ def _new(args: dict[str, Any]) -> tuple[Config, Any]:
         own = read_own(args, print)
         args |= {name: os.path.abspath(args[name]) for name in FOLDERS if args.get(name)}  # to resume from anywhere
         args |= {"channels": own.channels, "n_classes": own.n_classes}
-    config = _config(args)
-    sections(config.held_out)
-    return config, own
+    return _config(args), own
 
 
 def _refuse_settings(args: dict[str, Any]) -> None:

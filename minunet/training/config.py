@@ -28,9 +28,15 @@ KINDS = {  # annotations of Config's fields
 }
 
 
-def setting(default: Any, text: str, choices: tuple[str, ...] | None = None, at_least: float | None = None) -> Any:
+def setting(
+    default: Any,
+    text: str,
+    choices: tuple[str, ...] | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
     """A field of Config with the help text and the range of its command-line option."""
-    return field(default=default, metadata={"help": text, "choices": choices, "at_least": at_least})
+    return field(default=default, metadata={"help": text, "choices": choices, "at_least": at_least, "at_most": at_most})
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Config:
     weights: str = setting("plain", "pixel weights in the loss: plain, border, or the paper's", tuple(WEIGHTS))
     class_weights: str = setting("none", "class weights: none, by median frequency, ENet's", ("none", "median", "enet"))
     w0: float = setting(10.0, "height of the border weight", at_least=0)
-    sigma: float = setting(5.0, "reach of the border weight in pixels", at_least=0.1)
+    sigma: float = setting(5.0, "reach of the border weight in pixels", at_least=0.1, at_most=1000)
     reduction: str = setting("mean", "divisor of the loss: pixels, sum of weights, or 1", ("mean", "weighted", "sum"))
     # augmentation
     flips: int = setting(1, "flip tiles at random (0: no)", at_least=0)
@@ -90,7 +96,7 @@ class Config:
     zoom: float = setting(0.0, "largest random zoom: by 1 / (1 + z) to 1 + z", at_least=0)
     brightness: float = setting(0.1, "largest random shift of grey values, in standard deviations", at_least=0)
     contrast: float = setting(0.1, "largest random stretch of grey values", at_least=0)
-    gamma: float = setting(0.1, "largest random gamma (in exp(+-g))", at_least=0)
+    gamma: float = setting(0.1, "largest random gamma (in exp(+-g))", at_least=0, at_most=10)
     noise: float = setting(0.0, "largest sd of Gaussian noise", at_least=0)
     colour: float = setting(0.0, "largest random shift and stretch of each colour channel by itself", at_least=0)
     # the rest
@@ -103,16 +109,17 @@ class Config:
     shuffle: int = setting(0, "take the training images in shuffled rounds (0: each by chance)", at_least=0)
     held_out: str = setting("", 'sections kept for validation, such as "25-29" or "0,3"; default: the last five')
     validate: int = setting(5, "validations during the run, the last at its end", at_least=1)
-    average: int = setting(1, "orientations averaged in the last validation (1 to 8)", at_least=1)
+    average: int = setting(1, "orientations averaged in the last validation (1 to 8)", at_least=1, at_most=8)
     seed: int = setting(0, "seed of weights, tiles and dropout", at_least=0)
     preset: str = setting("", "recipe that options left out are taken from, such as paper; list: show them all")
     model_args: dict[str, Any] = field(  # arguments of the network that have no option of their own
-        default_factory=dict, metadata={"help": "", "choices": None, "at_least": None}
+        default_factory=dict, metadata={"help": "", "choices": None, "at_least": None, "at_most": None}
     )
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, low, choices = getattr(self, f.name), f.metadata["at_least"], f.metadata["choices"]
+            value, choices = getattr(self, f.name), f.metadata["choices"]
+            low, high = f.metadata["at_least"], f.metadata["at_most"]
             option = "--" + f.name.replace("_", "-")
             if not any(KINDS[kind](value) for kind in f.type.split(" | ")):
                 raise UserError(f"{option} {ascii(value)[:60]}: is of the wrong kind; give {f.type.split(' | ')[0]}")
@@ -120,21 +127,27 @@ class Config:
                 raise UserError(f"{option} {value}: is not known; choose one of {', '.join(choices)}")
             if low is not None and value is not None and not value >= low:
                 raise UserError(f"{option} {value}: must be at least {low}")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"--dropout {self.dropout}: must be at least 0 and less than 1")
+            if high is not None and value is not None and not value <= high:
+                raise UserError(f"{option} {value}: must be at most {high}")
+        for name in ("dropout", "momentum", "warmup"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(f"--{name} {value}: must be at least 0 and less than 1")
         if sum(b is not None for b in (self.steps, self.epochs, self.minutes)) != 1:
             raise UserError("--steps, --epochs and --minutes exclude each other; give one")
-        if self.warmup >= 1 or self.average > 8 or not self.lr > 0:
-            raise UserError("--warmup must be below 1, --average at most 8, --lr above 0")
+        for name in ("lr", "epochs", "minutes"):
+            if getattr(self, name) == 0:
+                raise UserError(f"--{name} 0: must be above 0")
         if not 0 < self.step_every <= 1:
             raise UserError(f"--step-every {self.step_every}: must be a share of the budget, above 0 and at most 1")
-        if self.average > 1 and not self.rotations and DATASETS[self.dataset].n_classes > 2:
+        if self.average > 1 and not self.rotations and self.facts().n_classes > 2:
             raise UserError(f"--average {self.average}: turns images, which --rotations 0 excludes; leave it at 1")
         if self.align and self.facts().n_classes > 2:
             raise UserError("--align 1: is for two classes, whose outlines it looks at; leave it out")
         self._check_own()
         self._check_loss()
         self.image_size()
+        sections(self.held_out)
 
     def facts(self) -> Facts:
         """What is known of the data set, with the channels and classes of the user's own files."""

@@ -21,6 +21,7 @@ from minunet.training.charts import line_chart
 from minunet.training.config import Config
 from minunet.training.folder import new_folder
 from minunet.training.loop import State, Trainer
+from minunet.training.memory import advised, check_step
 from minunet.training.page import page
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -38,7 +39,8 @@ def run(config: Config, out: str | None, options: job.Options, own: Dataset | No
     where = new_folder(out, f"{data.name}-find-lr")
     with backends.use_backend(options.backend), backends.precision(options.precision):
         trainer = Trainer(config, data, parts, model.to(options.backend), State(), lambda trainer: None)
-        with tqdm(total=steps, unit="step", disable=options.quiet, dynamic_ncols=True) as bar:
+        check_step(trainer)
+        with advised(trainer), tqdm(total=steps, unit="step", disable=options.quiet, dynamic_ncols=True) as bar:
             found = sweep(trainer, steps, lambda k: bar.update())
     lines = words(found, suggestion(found))
     write(where, found, lines, f"Learning rates: {config.model} on {data.name}")

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +36,26 @@ def new_folder(asked: str | None, name: str) -> Path:
     What a write that was killed left behind (.NAME.tmp) does not count.
     """
     if asked is None:
-        k = 1
-        while (folder := Path("runs") / (name if k == 1 else f"{name}-{k}")).exists():
-            k += 1
-    else:
-        folder = Path(asked)
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: is a file; choose another --out")
-        if folder.is_dir() and not all(f.name.startswith(".") and f.suffix == ".tmp" for f in folder.iterdir()):
-            raise UserError(f"{folder}: is not empty; choose another --out, or continue its run with --resume {folder}")
+        return _next_folder(name)
+    folder = Path(asked)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; choose another --out")
+    if folder.is_dir() and not all(f.name.startswith(".") and f.suffix == ".tmp" for f in folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; choose another --out, or continue its run with --resume {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _next_folder(name: str) -> Path:
+    """runs/NAME, NAME-2, ...: the first that is not there, made. Of two runs that start at once each gets its own."""
+    k = 1
+    while True:
+        folder = Path("runs") / (name if k == 1 else f"{name}-{k}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            k += 1
 
 
 def versions() -> dict[str, str]:
@@ -56,9 +64,11 @@ def versions() -> dict[str, str]:
     return {**own, "numba": numba.__version__, "scipy": scipy.__version__}
 
 
-def save(folder: Path, trainer: Trainer) -> None:
+def save(folder: Path, trainer: Trainer, data_dir: str | None = None) -> None:
     """Write checkpoint and log; after a validation also the best checkpoint, if this is it, and the report. Raises
     DivergedError, leaving the last good checkpoint, if a weight is not finite.
+
+    data_dir : of the data, where the user named one: the run is resumed from there
     """
     for name, p in trainer.model.named_parameters():
         if not np.isfinite(p.numpy()).all():
@@ -66,7 +76,7 @@ def save(folder: Path, trainer: Trainer) -> None:
     size = trainer.config.image_size()
     extra = {
         "config": trainer.config.to_json(),
-        "state": asdict(trainer.state),
+        "state": vars(trainer.state),
         "normalise": trainer.normalise,
         "displaced": None if trainer.displacement is None else list(trainer.displacement),
         "size": None if size is None else list(size),
@@ -74,7 +84,12 @@ def save(folder: Path, trainer: Trainer) -> None:
         **({} if trainer.data.table is None else {"labels": trainer.data.table}),
         "colours": [list(c) for c in trainer.data.colours],
         "synthetic": trainer.data.synthetic,
-        "data": {"name": trainer.data.name, "source": trainer.data.source, "sha256": trainer.data.sha256},
+        "data": {
+            "name": trainer.data.name,
+            "source": trainer.data.source,
+            "sha256": trainer.data.sha256,
+            **({} if data_dir is None else {"folder": os.path.abspath(data_dir)}),
+        },
         "held_out": trainer.held_out.tolist(),
         "threads": numba.get_num_threads(),
         "backend": backends.get().name,
@@ -173,7 +188,6 @@ def write_results(folder: Path, trainer: Trainer, verdict: Verdict, threads: int
         "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform()},
         "versions": versions(),
     }
-    _write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     _write_text(folder / "summary.txt", summary(trainer, verdict))
     judge = trainer.judge
     losses = [(row["step"], row["loss"]) for row in state.log if "loss" in row]
@@ -183,6 +197,7 @@ def write_results(folder: Path, trainer: Trainer, verdict: Verdict, threads: int
     judge.write(folder, verdict, note, "_SYNTHETIC" if data.synthetic else "")
     write_report(folder, trainer, verdict)
     write_events(folder, state.log)
+    _write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")  # the last: --folds takes it as the end
     return metrics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def resume(where: Path, options: job.Options) -> int:
     """Go on with the folds in a folder: those that are done stay, one that was stopped is resumed."""
     configs, before = read_record(where)
     chosen = {name: getattr(options, name) or before[name] for name in COMPUTING}
-    options = options._replace(**chosen)
+    options = options._replace(**chosen, data_dir=options.data_dir or before["data"])
     folders = fold_folders(where, len(configs))
     for k, (config, folder) in enumerate(zip(configs, folders)):
         if (folder / "metrics.json").exists():
@@ -72,19 +73,23 @@ def plan(config: Config, data: Dataset, folds: int) -> list[Config]:
 def write_record(folder: Path, configs: list[Config], options: job.Options) -> None:
     """folds.json: what `read_record` needs to go on."""
     computing = {name: getattr(options, name) for name in COMPUTING}
-    text = json.dumps({"folds": [config.to_json() for config in configs], **computing}, indent=2)
+    data = None if options.data_dir is None else os.path.abspath(options.data_dir)
+    text = json.dumps({"folds": [config.to_json() for config in configs], **computing, "data": data}, indent=2)
     with atomic_write(folder / RECORD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_record(folder: Path) -> tuple[list[Config], dict[str, str]]:
-    """(the Config of each fold of a run in this folder, who computes). Raises UserError for a file that is no such
-    record.
+def read_record(folder: Path) -> tuple[list[Config], dict[str, str | None]]:
+    """(the Config of each fold of a run in this folder, who computes and where the data are). Raises UserError for a
+    file that is no such record.
     """
     file = folder / RECORD
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        return [Config(**settings) for settings in record["folds"]], {name: record[name] for name in COMPUTING}
+        before = {name: record[name] for name in COMPUTING} | {"data": record.get("data")}
+        if not isinstance(before["data"], str | None):
+            raise TypeError("its data is no folder's name")
+        return [Config(**settings) for settings in record["folds"]], before
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{file}: is no record of minunet train --folds ({error}); start the folds again") from error
 

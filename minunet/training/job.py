@@ -13,20 +13,24 @@ import numba
 import numpy as np
 from tqdm import tqdm
 
-from minunet import backends, models
-from minunet.data import Dataset, hela, load_camvid, load_isbi, split, synthetic_membranes, synthetic_streets
+from minunet import backends, models, record
+from minunet.data import IGNORE, Dataset, hela, load_camvid, load_isbi, split, synthetic_membranes, synthetic_streets
 from minunet.data.align import Displacement
 from minunet.data.dataset import resized
 from minunet.data.download import pixels_sha256
-from minunet.errors import DeviceMemoryError, UsageError, UserError
+from minunet.errors import UsageError, UserError
 from minunet.models import Network
 from minunet.training import folder as run_folder
+from minunet.training.alone import alone
 from minunet.training.config import Config, sections
 from minunet.training.defaults import OWN
 from minunet.training.inputs import check_channels, plan_window
 from minunet.training.loop import DivergedError, State, Trainer
-from minunet.training.memory import fitting
+from minunet.training.memory import advised, check_step, check_weights
 from minunet.training.own import read_own
+
+DRAWN = ("synthetic", "streets")  # data sets that are made up on the spot
+COMPUTING = ("backend", "precision", "threads")  # fields of Options that a checkpoint has too
 
 
 class Options(NamedTuple):
@@ -68,23 +72,42 @@ def resume(where: str, options: Options) -> int:
     file = run_folder.find_checkpoint(where)
     config, state, saved = run_folder.resume(file)
     try:
-        if config.tile:
-            plan_window(config, (config.tile, config.tile), saved.model)
+        _check_tile(config, saved.model)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     options = options._replace(threads=options.threads or min(saved.extra.get("threads", _cores()), _cores()))
     options = _prepare(options, saved.extra)
-    data = load_data(config, options.data_dir)
     expected = saved.extra.get("data", {})
+    options = options._replace(data_dir=_data_folder(file, options.data_dir, expected))
+    data = load_data(config, options.data_dir)
     if data.sha256 != expected.get("sha256"):
         raise UserError(
             f"{file}: was trained on other pixels ({expected.get('source')}), and these are {data.source};"
             " name the folder of the first data with --data"
         )
     print(f"resuming {file} at step {state.step}")
+    if changed := _changed(saved.extra, options):
+        print(f"note: {changed}: what follows may differ from an undisturbed run in its last bits")
     parts = _parts(config, data)
     run_folder.keep_best(file, state)
     return _run(config, state, data, parts, saved.model, saved.optimizer_state, file.parent, options)
+
+
+def _data_folder(file: Path, asked: str | None, data: Mapping[str, str]) -> str | None:
+    """The folder of a resumed run's data: `asked`, or where they were. Raises UserError where they are gone."""
+    before = data.get("folder")
+    if asked is not None or before is None:
+        return asked
+    if not os.path.isdir(before):
+        raise UserError(f"{file}: its data were in {before!a}, which is gone; name their folder with --data")
+    return before
+
+
+def _changed(before: Mapping[str, Any], options: Options) -> str:
+    """What computes otherwise than in the checkpoint of the resumed run, in words; "" where nothing does."""
+    then = {**before.get("versions", {}), **{k: before[k] for k in COMPUTING if k in before}}
+    now = {**run_folder.versions(), **{k: getattr(options, k) for k in COMPUTING}}
+    return ", ".join(f"{k} was {record.brief(then[k])} and is {now[k]}" for k in now if then.get(k, now[k]) != now[k])
 
 
 def load_data(config: Config, data_dir: str | None, own: Dataset | None = None) -> Dataset:
@@ -98,6 +121,8 @@ def load_data(config: Config, data_dir: str | None, own: Dataset | None = None) 
         data = resized(own or read_own(config.to_json()), size)
     elif config.dataset in hela.NAMES:
         data = resized(hela.load_hela(data_dir, config.dataset), size)
+    elif config.dataset in DRAWN and data_dir is not None:
+        raise UsageError(f"--data {data_dir}: {config.dataset} is drawn, not read; leave it out")
     elif config.dataset == "streets":
         data = resized(synthetic_streets(seed=config.seed), size)
     elif config.dataset == "synthetic":
@@ -107,20 +132,30 @@ def load_data(config: Config, data_dir: str | None, own: Dataset | None = None) 
     else:
         data = resized(load_isbi(data_dir, seed=config.seed), size)
     print(f"data: {data.source}")
-    if data.synthetic and config.dataset not in ("synthetic", "streets"):
+    if data.synthetic and config.dataset not in DRAWN:
         print("*** This run uses SYNTHETIC data, made up on the spot: its scores say nothing about real images. ***")
     return data
 
 
 def _build(config: Config) -> Network:
     try:
-        model = models.build(config.model, **config.model_arguments())
-        check_channels(config.facts().channels, model, config.dataset)
-        if config.tile:
-            plan_window(config, (config.tile, config.tile), model)
+        with models.shapes_only():
+            shapes = models.build(config.model, **config.model_arguments())
+        check_channels(config.facts().channels, shapes, config.dataset)
+        check_weights(config, shapes)
+        _check_tile(config, shapes)
+        return models.build(config.model, **config.model_arguments())
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return model
+
+
+def _check_tile(config: Config, model: Network) -> None:
+    """Raise UsageError for a tile that the network does not take."""
+    if config.tile:
+        try:
+            plan_window(config, (config.tile, config.tile), model)
+        except ValueError as error:
+            raise UsageError(f"--tile {config.tile}: {error}") from error
 
 
 def _cores() -> int:
@@ -148,26 +183,26 @@ def _run(
     where: Path,
     options: Options,
 ) -> int:
-    with backends.use_backend(options.backend), backends.precision(options.precision):
+    with alone(where), backends.use_backend(options.backend), backends.precision(options.precision):
         model.to(options.backend)
-        trainer = Trainer(config, data, parts, model, state, lambda t: run_folder.save(where, t))
+        trainer = Trainer(config, data, parts, model, state, lambda t: run_folder.save(where, t, options.data_dir))
+        check_step(trainer)
         if optimizer_state is not None:
             _restore(trainer, optimizer_state, where)
         _announce(trainer, where)
         try:
-            with _bar(trainer, options.quiet) as bar:
+            with advised(trainer), _bar(trainer, options.quiet) as bar:
                 trainer.run(bar, tqdm.write if not options.quiet else print)
+            if trainer.stopped:
+                print(f"saved at step {state.step}; go on with: minunet train --resume {where}")
+                return 130
+            _finish(trainer, where, options.quiet)
         except DivergedError as error:
             raise UserError(f"{error}; {_advice(config, where)}") from error
-        except DeviceMemoryError as error:
-            slots = len(trainer.optimizer.slots)
-            room = backends.get().capacity() - trainer.sampler.on_device
-            remedy = fitting(config, model, trainer.plan.seen, slots, room)
-            raise UserError(f"{error.what}; {remedy}") from error
-        if trainer.stopped:
-            print(f"saved at step {state.step}; go on with: minunet train --resume {where}")
-            return 130
-        _finish(trainer, where, options.quiet)
+        except KeyboardInterrupt:
+            if (where / run_folder.CHECKPOINT).exists():
+                print(f"what was saved is kept; go on with: minunet train --resume {where}", file=sys.stderr)
+            raise
     return 0
 
 
@@ -207,6 +242,10 @@ def _announce(trainer: Trainer, where: Path) -> None:
         print(f"memory: {trainer.sampler.note}")
     if config.align:
         print(_moved(trainer.displacement))
+    if only := _only_class(trainer):
+        print(
+            f"warning: all labels of the training {_things(data)} are {only}; a network learns nothing else from them"
+        )
     if trainer.model.config["n_classes"] == 1:
         zero, one = data.classes
         print(f"loss: {config.loss} of one output a pixel, the logit of class 1 ({one}) against 0 ({zero})")
@@ -217,6 +256,20 @@ def _announce(trainer: Trainer, where: Path) -> None:
     if compiled is not None and not compiled():
         print("first run on this machine: the kernels are being compiled, about a minute; later runs start at once")
     sys.stdout.flush()
+
+
+def _only_class(trainer: Trainer) -> str:
+    """The name of the one class that the training labels have; "" where they have more."""
+    found: set[int] = set()
+    for labels in trainer.sampler.labels:
+        found |= set(np.unique(labels).tolist()) - {IGNORE}
+        if len(found) > 1:
+            return ""
+    return "of no class" if not found else trainer.data.classes[found.pop()]
+
+
+def _things(data: Dataset) -> str:
+    return "sections" if data.parts is None else "images"
 
 
 def _moved(by: Displacement | None) -> str:
@@ -238,8 +291,7 @@ def _bar(trainer: Trainer, quiet: bool) -> tqdm:
 def _finish(trainer: Trainer, where: Path, quiet: bool) -> None:
     """Score the held-out sections with everything, write the results, print the summary."""
     begin = time.monotonic()
-    things = "sections" if trainer.data.parts is None else "images"
-    show: Callable = lambda rows: tqdm(rows, f"scoring held-out {things}", leave=False, disable=quiet)  # noqa: E731
+    show: Callable = lambda rows: tqdm(rows, f"scoring held-out {_things(trainer.data)}", leave=False, disable=quiet)  # noqa: E731
     verdict = trainer.final(show)
     run_folder.write_results(where, trainer, verdict, numba.get_num_threads())
     print(run_folder.summary(trainer, verdict), end="")

@@ -13,11 +13,13 @@ import numpy as np
 from minunet import metrics
 from minunet.data import IGNORE, Dataset, instances_from_labels, write_tiff
 from minunet.data.mixed import Mixed, gather
+from minunet.errors import UserError
 from minunet.training.pictures import panel, scene_panel
 from minunet.training.seen import likeliest
 from minunet.training.shown import alike
 
 SHOWN = 6  # scenes in the picture
+MOST = 15  # sections in the picture: half of ISBI's, in two folds
 
 
 @dataclass
@@ -38,6 +40,11 @@ class Cells:
 
     def __init__(self, data: Dataset, held_out: np.ndarray):
         self.data, self.held_out = data, held_out
+        if not (data.labels[held_out] == 1).any():  # noticed before the training, not at its first validation
+            raise UserError(
+                f"{data.name}: no pixel of the held-out sections {_numbers(held_out)} is {data.classes[1]}, so there"
+                " is nothing to score; check the labels, or choose other sections with --held-out"
+            )
 
     def quick(self, predictions: Iterable[np.ndarray]) -> tuple[dict[str, float], str]:
         """A row for the log and a text for the reader, from probabilities (H, W, K) of the held-out images."""
@@ -65,9 +72,10 @@ class Cells:
         return (verdict.maps > threshold).astype(np.uint8), threshold
 
     def write(self, folder: Path, verdict: Verdict, note: str, mark: str) -> None:
-        """The picture and the probabilities, 16 bits."""
-        rows, p = self.held_out, verdict.maps
-        panel(folder / "held_out.png", rows.tolist(), self.data.images[rows], self.data.labels[rows], p, note)
+        """The picture of up to MOST sections, evenly chosen, and the probabilities of all, 16 bits."""
+        p, chosen = verdict.maps, _evenly(len(self.held_out), MOST)
+        rows = self.held_out[chosen]
+        panel(folder / "held_out.png", rows.tolist(), self.data.images[rows], self.data.labels[rows], p[chosen], note)
         write_tiff(folder / f"held_out_probability{mark}.tif", np.round(p * 65535).astype(np.uint16))
 
     @staticmethod
@@ -118,7 +126,7 @@ class Scenes:
 
     def write(self, folder: Path, verdict: Verdict, note: str, mark: str) -> None:
         """The picture of a few images, and the classes of all."""
-        chosen = np.unique(np.linspace(0, len(self.held_out) - 1, SHOWN).round().astype(int))
+        chosen = _evenly(len(self.held_out), SHOWN)
         rows = self.held_out[chosen]
         names = [self.data.called(s) for s in rows.tolist()]
         shown = alike(self.data.images[rows], self.data.labels[rows], verdict.maps[chosen])
@@ -181,6 +189,17 @@ class Instances(Scenes):
 
 
 JUDGES = {"cells": Cells, "classes": Scenes, "instances": Instances}  # by Dataset.scored
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+    """Up to `most` of 0 ... count - 1, evenly spread, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
+
+
+def _numbers(values: np.ndarray) -> str:
+    """Numbers for a message, the first few of many."""
+    first = ", ".join(map(str, values[:5].tolist()))
+    return first if len(values) <= 5 else f"{first}, ..."
 
 
 def _finite(values: np.ndarray) -> list[float | None]:

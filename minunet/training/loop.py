@@ -30,13 +30,13 @@ from minunet.training.inputs import align, plan_window, prepare
 from minunet.training.judges import JUDGES, Verdict
 from minunet.training.objective import objective
 from minunet.training.sampler import Batch, Sampler
-from minunet.training.schedule import learning_rate, total_steps
+from minunet.training.schedule import learning_rate, thinning, total_steps
 from minunet.training.seen import Seen
 from minunet.training.setup import class_weights, loss_scale, make_optimizer
 from minunet.training.stop import stop_on_signal
 from minunet.training.unread import Unread
 
-LOG_EVERY = 20  # steps that one row of the log averages
+LOG_EVERY = 20  # steps that one row of the log averages; more of them in long runs, see thinning
 SAVE_SECONDS = 30.0  # a kill loses at most this much work
 
 
@@ -186,7 +186,7 @@ class Trainer:
         if self.unread is not None:
             self.step_unread(batches)
             self.state.step += 1
-            if len(self.state.pending) + len(self.unread) == LOG_EVERY:
+            if len(self.unread) == LOG_EVERY or len(self.state.pending) + len(self.unread) >= self._row():
                 self.read_losses()
             return
         loss = self.step(batches)
@@ -214,9 +214,13 @@ class Trainer:
     def _log(self, loss: float) -> None:
         state = self.state
         state.pending.append(loss)
-        if len(state.pending) == LOG_EVERY:
+        if len(state.pending) >= self._row():
             self.add_row(loss=float(np.mean(state.pending)))
             state.pending.clear()
+
+    def _row(self) -> int:
+        """Steps that the row of the log averages which the step just done belongs to."""
+        return LOG_EVERY * thinning(max(0, self.state.step - 1))
 
     def add_row(self, **values: float) -> None:
         """A row of the log at this step."""
@@ -228,7 +232,7 @@ class Trainer:
         """The loss, and the speed since (step, begin), behind the bar. Returns where the next time starts."""
         now = time.monotonic()
         speed = self.step_pixels * (self.state.step - step) / max(now - begin, 1e-9)
-        recent = self.state.pending or [row["loss"] for row in self.state.log[-1:]]
+        recent = self.state.pending[-LOG_EVERY:] or [row["loss"] for row in self.state.log[-1:]]
         best = f", best {self.judge.score} {self.state.best['score']:.4f}" if self.state.best else ""
         text = f"loss {np.mean(recent):.4f}{best}, {tqdm.format_sizeof(speed)} pixels/s"
         bar.set_postfix_str(text, refresh=False)

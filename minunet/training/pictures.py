@@ -29,7 +29,7 @@ def curve(
     picture = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(14)
-    steps = max([s for s, _ in (*loss, *held_out)], default=1)
+    steps = max([1, *(s for s, _ in (*loss, *held_out))])
     values = np.log10([max(v, 1e-6) for _, v in loss] or [1.0])
     low, high = float(np.floor(values.min() * 5) / 5), float(np.ceil(values.max() * 5) / 5) + 1e-9
     score_low = min([least, *(float(np.floor(v * 20) / 20) for _, v in held_out)])

@@ -36,6 +36,7 @@ NAMES = {  # a score: what it is called, and the value that is perfect
     "boundary_f1": ("contour F1", 1),
 }
 KINDS = ((MISSED, "cells merged"), (INVENTED, "cells split"), (WRONG, "other wrong pixels"))
+NOTES = 20  # warnings that are shown, the last
 WRONG_CLASS = ((MISSED, "wrong class"),)
 
 
@@ -102,7 +103,9 @@ def _best(trainer: Trainer, verdict: Verdict | None) -> str:
 def _health(trainer: Trainer) -> str:
     state = trainer.state
     if state.notes:
-        lines = [f'<p class="bad">step {n["step"]:,}: {escape(n["text"])}</p>' for n in state.notes]
+        lines = [f'<p class="bad">step {n["step"]:,}: {escape(n["text"])}</p>' for n in state.notes[-NOTES:]]
+        if len(state.notes) > NOTES:
+            lines.insert(0, f'<p class="bad">{len(state.notes) - NOTES:,} earlier warnings: see metrics.json</p>')
     else:
         lines = [
             '<p class="good">Nothing found: the loss moves, more than one class is predicted, ReLUs are alive.</p>'
