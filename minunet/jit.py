@@ -6,7 +6,7 @@ a buffer. So compiled code lies in a folder named by a hash over all files of th
 and of the formulas.py beside that folder, if there is one; compiled functions call none of another file.
 
 Where: NUMBA_CACHE_DIR if set, else the user's cache (`minunet.files.cache_folder`), else (not writable) where Numba
-puts it by itself.
+puts it by itself, else (nothing is) nowhere: then every process compiles anew.
 """
 
 from __future__ import annotations
@@ -76,5 +76,9 @@ def njit(function: Callable | None = None, **options: Any) -> Any:
     config.CACHE_DIR = before if own is None else str(own)  # read when the function is decorated
     try:
         return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # Numba found no place either: another user's installation, and no home of one's own
+        if own is not None:
+            raise
+        return numba.njit(**options)(function)
     finally:
         config.CACHE_DIR = before

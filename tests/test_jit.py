@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numba
+import pytest
+
 from minunet import jit
 
 
@@ -24,6 +27,18 @@ def test_where_nothing_can_be_written_numba_decides(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path / "file"))
     assert jit.folder.__wrapped__(tmp_path) is None
+
+
+def test_where_numba_finds_no_place_either_nothing_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")  # folders below a file cannot be made, by root neither
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    made: dict = {}
+    exec(compile("def double(x):\n    return 2 * x\n", str(tmp_path / "file" / "kernels.py"), "exec"), made)
+    with pytest.raises(RuntimeError, match="cannot cache function 'double'"):
+        numba.njit(cache=True)(made["double"])
+    assert jit.njit(made["double"])(21) == 42
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_functions_are_cached_there_and_the_setting_is_put_back():
