@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     c = command("check", "Look a folder of images and masks over, and name the fix for each finding.")
     c.add_argument("folder", metavar="DIR", help="holds images/ and masks/, or cell1.png and cell1_mask.png, ...")
+    c.add_argument("--masks", metavar="DIR", help="holds the masks, where they have a folder of their own elsewhere")
     c.add_argument("--labels", default="", metavar="TEXT", help="what masks' values mean: 0=background,255=cell")
     c.add_argument("--instances", action="store_true", help="each cell has its own number in the masks")
     c = command("download", "Fetch a data set into the user's cache, for research and non-commercial use.")
@@ -37,18 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = p.parse_args(argv)
     if options.command == "check":
-        return check(options.folder, options.labels, options.instances)
+        return check(options.folder, options.masks, options.labels, options.instances)
     if options.command == "download":
         return download() if options.dataset == "isbi" else download_challenge(options.dataset)
     return synthetic(Path(options.folder), options.sections, options.size, options.seed)
 
 
-def check(folder: str, labels: str, instances: bool) -> int:
+def check(folder: str, masks: str | None, labels: str, instances: bool) -> int:
     """Print what the folder holds and what is wrong; 1 if anything must be mended before training."""
     from minunet.data.check import check_folder
 
-    report = check_folder(folder, progress=True, labels=labels, instances=instances)
-    names = [str(entry.path.relative_to(folder)) for entry in report.entries]
+    report = check_folder(folder, progress=True, labels=labels, instances=instances, masks=masks)
+    names = [str(entry.path if masks else entry.path.relative_to(folder)) for entry in report.entries]
     width = max(map(len, names))
     for entry, name in zip(report.entries, names):
         print(f"{'mask ' if entry.mask else 'image'}  {name:<{width}}  {entry.facts or 'cannot be read'}")

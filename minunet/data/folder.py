@@ -14,7 +14,8 @@ import numpy as np
 from minunet.data import masks as mask_values
 from minunet.data.dataset import Dataset, resize_image, resize_labels
 from minunet.data.download import pixels_sha256
-from minunet.data.images import list_images, read_palette
+from minunet.data.images import read_palette
+from minunet.data.listing import list_images, unreadable
 from minunet.data.maskfile import Survey, is_colour, sides_of, unlike
 from minunet.data.mixed import gather
 from minunet.data.pairing import Pairing, is_mask_name, pair
@@ -141,7 +142,9 @@ def find_pairs(images: Place, masks: Place) -> Pairing:
     for place, files, option in ((images, ours, "--images"), (masks, theirs, "--masks")):
         if not files:
             what = "masks" if option == "--masks" else "images"
-            raise UserError(f"{option} {place}: holds no {what} (PNG, JPEG, TIFF, BMP, .npy); name another folder")
+            others = unreadable(place)
+            remedy = f"; {others}" if others else "; name another folder"
+            raise UserError(f"{option} {place}: holds no {what} (PNG, JPEG, TIFF, BMP, .npy){remedy}")
     found = pair(ours, theirs)
     if not found.pairs:
         raise UserError(
@@ -156,6 +159,9 @@ def _paired(images: Place, masks: Place, tell: Callable[[str], object]) -> list[
     found = find_pairs(images, masks)
     left = len(found.images_left) + len(found.masks_left)
     tell(f"paired by name: {len(found.pairs)} images of {images} with masks of {masks}; left out: {left}")
+    for place in dict.fromkeys((images, masks)):
+        if Path(place).is_dir() and (others := unreadable(place)):
+            tell(f"note: {others}")
     lines = found.lines()
     paired, rest = lines[: len(found.pairs)], lines[len(found.pairs) :]
     for rows in (paired, rest):

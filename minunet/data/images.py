@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import stat
 import struct
 import warnings
-from pathlib import Path
 
 import numpy as np
 
 from minunet.data.decoders import by_pillow, quiet_tifffile
+from minunet.data.listing import list_images  # noqa: F401 for who imports it here
 from minunet.data.tiffwalk import largest
 from minunet.errors import UserError
 from minunet.files import atomic_write
@@ -267,19 +266,3 @@ def colours_last(pixels: np.ndarray, axes: str) -> np.ndarray:
     axes : one letter an axis, S that of the samples
     """
     return np.moveaxis(pixels, axes.index("S"), -1) if "S" in axes else pixels
-
-
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """The image files of `folder`, told by their endings, hidden ones left out; 2.png comes before 10.png."""
-    endings = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy"}
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{folder}: no such folder; name the folder that holds the images")
-    files = [p for p in root.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")]
-    return sorted(files, key=lambda p: _natural(p.name))
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key in which 2.png comes before 10.png."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(p), "") if i % 2 else (1, 0, p) for i, p in enumerate(parts)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from minunet import __version__, backends, checkpoint, cli, record
-from minunet.data.images import list_images
+from minunet.data.listing import list_images, unreadable
 from minunet.errors import UsageError, UserError
 from minunet.files import atomic_write
 from minunet.predict import RECORD
@@ -81,9 +81,12 @@ def _expanded(files: Sequence[str]) -> list[str]:
         if file == PIPE or not Path(file).is_dir():
             found.append(file)
             continue
-        inside = [str(path) for path in list_images(file) if path.is_file()]
+        inside, others = [str(path) for path in list_images(file)], unreadable(file)
         if not inside:
-            raise UserError(f"{file}: this folder holds no images (PNG, JPEG, BMP, TIFF, .npy); name another one")
+            remedy = others or "name another one"
+            raise UserError(f"{file}: this folder holds no images (PNG, JPEG, BMP, TIFF, .npy); {remedy}")
+        if others:
+            _on_stderr(f"note: {others}")
         found += inside
     return found
 
