@@ -30,6 +30,10 @@ ROWS = (  # key of isbi_scores, name shown, which way is better
 )
 
 
+FIRST = 0.1  # threshold after 0
+LARGEST = {"uint8": 255, "uint16": 65535}
+
+
 def build_parser() -> argparse.ArgumentParser:
     p = cli.parser(
         "evaluate",
@@ -134,8 +138,8 @@ def _probability(a: np.ndarray, path: str) -> np.ndarray:
     for one in (1, 255):
         if np.all((a == 0) | (a == one)):
             return (a > 0).astype(np.float32)
-    if a.dtype in (np.uint8, np.uint16):
-        return a.astype(np.float32) / np.float32(np.iinfo(a.dtype).max)
+    if a.dtype.name in LARGEST:
+        return a.astype(np.float32) / np.float32(LARGEST[a.dtype.name])
     low, high = a.min(), a.max()
     if a.dtype.kind == "f" and low >= 0 and high <= 1:
         return a
@@ -153,6 +157,7 @@ def _isbi(args: argparse.Namespace) -> dict[str, Any]:
     p = _probability(prediction, args.prediction)
     if args.membrane:
         p = 1 - p
+    _note_labels(args.prediction, prediction)
     cells = truth > 0
     if not cells.any():
         raise UserError(f"{args.truth}: has no cell pixel (> 0), so there is nothing to score; is it the right file?")
@@ -174,6 +179,19 @@ def _isbi(args: argparse.Namespace) -> dict[str, Any]:
     print("split, merge: 1 is best for V_Rand, V_Info and Rand (recall, precision); share of pixels for warping.")
     scores = {key: vars(found[key]) for key in found}
     return {"prediction": args.prediction, "truth": args.truth, "shape": list(p.shape), "scores": scores}
+
+
+def _note_labels(path: str, a: np.ndarray) -> None:
+    """Say that a prediction of integers looks like numbers of cells or classes: nothing in it reaches 0.1, the first
+    threshold after 0, of its type's range.
+    """
+    if a.dtype.kind == "u" and 1 < int(a.max()) <= FIRST * LARGEST.get(a.dtype.name, 0):
+        words = f"its largest value is {int(a.max())} of {LARGEST[a.dtype.name]}"
+        print(
+            f"note: {path}: {words}; if these are numbers of cells, cells that touch are scored as one, as all above 0"
+            " is cell: part them by a line of 0",
+            file=sys.stderr,
+        )
 
 
 def _warn(args: argparse.Namespace, p: np.ndarray, cells: np.ndarray, levels: int) -> None:
@@ -224,6 +242,12 @@ def _semantic(args: argparse.Namespace) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{args.prediction} against {args.truth}: {error}") from error
 
+    if cm.sum() < pixels and np.count_nonzero(cm.sum(axis=1)) == 1:
+        print(
+            f"note: {args.truth}: of the pixels that are not {args.ignore}, which is ignored, all are class"
+            f" {int(cm.sum(axis=1).argmax())}; if {args.ignore} is a class of yours, save it as a class number",
+            file=sys.stderr,
+        )
     bf = float(np.mean(contours))
     totals = {"acc": s.acc, "acc_cls": s.acc_cls, "mean_iu": s.mean_iu, "fwavacc": s.fwavacc, "boundary_f1": bf}
     what = " x ".join(map(str, shape)) if len(pairs) == 1 else f"{len(pairs)} files"

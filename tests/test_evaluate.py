@@ -153,6 +153,29 @@ def test_other_notes(tmp_path, capsys, cells, p):
     assert "no membrane" in err
 
 
+def test_numbers_of_cells_are_noticed(tmp_path, capsys, cells, p):
+    """Cellpose and others write them: whole numbers far below the type's range, and cells that touch."""
+    truth = write(tmp_path / "t.npy", cells)
+    numbers = np.stack([ndimage.label(c)[0] for c in cells]).astype(np.uint16)
+    _, err = scores_of(tmp_path, capsys, write(tmp_path / "n.npy", numbers), truth)
+    assert f"n.npy: its largest value is {numbers.max()} of 65535" in err and "touch" in err
+    for fine in (p, cells, np.round(p * 255).astype(np.uint8), cells.astype(np.uint8), np.zeros_like(numbers)):
+        _, err = scores_of(tmp_path, capsys, write(tmp_path / "p.npy", fine), truth)
+        assert "largest value" not in err
+
+
+def test_a_class_that_is_ignored_by_mistake_is_noticed(tmp_path, capsys, cells):
+    """A mask of 0 and 255: without its 255 every prediction of 0 there is right."""
+    prediction = write(tmp_path / "p.png", np.where(cells[0], 1, 0).astype(np.uint8))
+    truth = write(tmp_path / "t.png", np.where(cells[0], 255, 0).astype(np.uint8))
+    code, _, err = run(capsys, prediction, truth, "--semantic", "--classes", "2")
+    assert code == 0 and "t.png: of the pixels that are not 255, which is ignored, all are class 0" in err
+    for values, ignore in (((1, 0), "255"), ((255, 0), "0")):
+        truth = write(tmp_path / "t.png", np.where(cells[0], *values).astype(np.uint8))
+        code, _, err = run(capsys, prediction, truth, "--semantic", "--classes", "256", "--ignore", ignore)
+        assert code == 0 and ("note:" in err) == (ignore == "0")
+
+
 def test_wrong_files_give_one_line(tmp_path, capsys, cells, p):
     good, truth = write(tmp_path / "p.npy", p), write(tmp_path / "t.npy", cells)
     line = failure(capsys, write(tmp_path / "small.npy", p[:, 1:]), truth)
