@@ -165,6 +165,15 @@ def test_what_is_refused():
     for lr in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match=f"{lr}.*positive"):
             optim.Adam(parameters(), lr)
+    for make, name in (
+        (lambda: optim.SGD(parameters(), 0.1, weight_decay=-1e-4), "weight decay is -0.0001"),
+        (lambda: optim.SGD(parameters(), 0.1, momentum=1.0), "momentum is 1.0.*below 1"),
+        (lambda: optim.Adam(parameters(), betas=(1.0, 0.999)), "beta1 is 1.0.*below 1"),  # divides by 1 - beta1^t
+        (lambda: optim.Adam(parameters(), betas=(0.9, float("nan"))), "beta2 is nan"),
+        (lambda: optim.Adam(parameters(), eps=-1e-8), "eps is -1e-08"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            make()
 
 
 def test_a_wrong_state_is_refused_and_changes_nothing():

@@ -33,6 +33,7 @@ class Optimizer:
             raise ValueError("an optimiser needs at least one parameter that is not frozen")
         if not lr > 0:
             raise ValueError(f"the learning rate is {lr}; it must be positive")
+        _at_least_0("weight decay", weight_decay)
         self.lr, self.weight_decay = lr, float(weight_decay)
         self.steps = 0
         self.state: dict[str, list[Any]] = {s: [0 * p.data for p in self.parameters] for s in self.slots}
@@ -102,6 +103,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
     ):
         super().__init__(parameters, lr, weight_decay)
+        _at_least_0("momentum", momentum, below=1)
         self.options = {"momentum": momentum, "nesterov": nesterov}
 
     def _update(self, p: Tensor, state: tuple[Any, ...], *, lr: float, weight_decay: float) -> None:
@@ -126,10 +128,20 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ):
         super().__init__(parameters, lr, weight_decay)
-        self.options = {"beta1": betas[0], "beta2": betas[1]}
+        beta1, beta2 = betas
+        _at_least_0("beta1", beta1, below=1)
+        _at_least_0("beta2", beta2, below=1)
+        _at_least_0("eps", eps)
+        self.options = {"beta1": beta1, "beta2": beta2}
         self.eps = eps
 
     def _update(self, p: Tensor, state: tuple[Any, ...], *, lr: float, weight_decay: float) -> None:
         arrays = (p.data, *state)
         rates = {"lr": lr, "weight_decay": weight_decay * self.loss_scale, "eps": self.eps * self.loss_scale}
         backends.call("adam", *arrays, p.grad, out=arrays, step=self.steps, **rates, **self.options)
+
+
+def _at_least_0(name: str, value: float, below: float = float("inf")) -> None:
+    if not 0 <= value < below:
+        limit = "" if below == float("inf") else f" and below {below}"
+        raise ValueError(f"the {name} is {value}; it must be at least 0{limit}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from minunet.ops.shared import Tensor, as_tensor, call, four, pair, record
+from minunet.ops.shared import Tensor, as_map, call, four, pair, record
 
 
 def crop_concat(x: Tensor, skip: Tensor) -> Tensor:
@@ -15,7 +15,7 @@ def crop_concat(x: Tensor, skip: Tensor) -> Tensor:
     x : (N, H, W, C)     skip : (N, HS >= H, WS >= W, CS)     returns (N, H, W, C + CS)
     The crop starts at ((HS - H) // 2, (WS - W) // 2): 568 -> 392 starts at 88. Raises ValueError where skip is smaller.
     """
-    x, skip = as_tensor(x), as_tensor(skip)
+    x, skip = as_map(x, "crop_concat"), as_map(skip, "crop_concat, skip")
     split, size = x.shape[3], skip.shape[1:3]
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, Any]:
@@ -26,7 +26,7 @@ def crop_concat(x: Tensor, skip: Tensor) -> Tensor:
 
 def concat(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors of one N, H, W joined along channels: (N, H, W, C1), (N, H, W, C2), ... -> (N, H, W, C1 + C2 + ...)."""
-    tensors = [as_tensor(t) for t in tensors]
+    tensors = [as_map(t, "concat") for t in tensors]
     if not tensors:
         raise ValueError("concat: needs one tensor at least")
     for t in tensors[1:]:
@@ -42,7 +42,7 @@ def pad(x: Tensor, padding: int | tuple[int, ...], mode: str = "constant", value
     Returns (N, H + top + bottom, W + left + right, C). Raises ValueError where reflecting needs more than the image has
     (padding < size); `minunet.data.mirror_pad` mirrors repeatedly.
     """
-    x = as_tensor(x)
+    x = as_map(x, "pad")
     padding = four(padding, "pad: padding")
     y = call("pad", x.data, padding=padding, mode=mode, value=float(value))
 
@@ -58,7 +58,7 @@ def crop(x: Tensor, size: tuple[int, int], offset: tuple[int, int] | None = None
     x : (N, H, W, C)     size : (h, w), at most (H, W)     offset : (top, left); None: ((H - h) // 2, (W - w) // 2)
     Returns (N, h, w, C). Raises ValueError where the window is not within x.
     """
-    x = _map(x, "crop")
+    x = as_map(x, "crop")
     h, w = pair(size, "crop: size", least=1)
     if offset is None:
         if h > x.shape[1] or w > x.shape[2]:
@@ -69,7 +69,7 @@ def crop(x: Tensor, size: tuple[int, int], offset: tuple[int, int] | None = None
 
 def split(x: Tensor, channels: Sequence[int]) -> list[Tensor]:
     """x along channels, in pieces of these counts: (N, H, W, C) -> [(N, H, W, c) for c in channels], sum = C."""
-    x = _map(x, "split")
+    x = as_map(x, "split")
     counts = [int(c) for c in channels]
     if not counts or min(counts) < 1 or sum(counts) != x.shape[3]:
         raise ValueError(f"split: channels {counts} must be positive and add up to the {x.shape[3]} of x")
@@ -79,7 +79,7 @@ def split(x: Tensor, channels: Sequence[int]) -> list[Tensor]:
 
 def pad_channels(x: Tensor, channels: int) -> Tensor:
     """Channels of zeros behind those of x: (N, H, W, C) -> (N, H, W, channels). ENet's shortcut (arXiv 1606.02147)."""
-    x = _map(x, "pad_channels")
+    x = as_map(x, "pad_channels")
     small = x.shape[1:]
     if int(channels) < small[2]:
         raise ValueError(f"pad_channels: x has {small[2]} channels already; {channels} is less")
@@ -89,13 +89,6 @@ def pad_channels(x: Tensor, channels: int) -> Tensor:
 
     y = call("embed", x.data, offset=(0, 0, 0), size=(*small[:2], int(channels)))
     return record("pad_channels", y, (x,), backward)
-
-
-def _map(x: Tensor, what: str) -> Tensor:
-    x = as_tensor(x)
-    if len(x.shape) != 4:
-        raise ValueError(f"{what}: needs x[N,H,W,C]; got shape {x.shape}")
-    return x
 
 
 def _window(x: Tensor, offset: tuple[int, int, int], size: tuple[int, int, int], name: str) -> Tensor:

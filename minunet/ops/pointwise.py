@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from minunet.backends import owner
-from minunet.ops.shared import Tensor, as_tensor, call, record
+from minunet.ops.shared import Tensor, as_map, as_tensor, call, record
 
 
 def relu(x: Tensor) -> Tensor:
@@ -103,9 +103,7 @@ def dropout_channels(x: Tensor, rate: float, seed: int) -> Tensor:
     x : (N, H, W, C)     rate, seed : as in `dropout`, whose mask over (N, 1, 1, C) this is
     Source: Tompson et al. 2015 (arXiv 1411.4280), section 3.2, "SpatialDropout". Kept for backward: the mask.
     """
-    x = as_tensor(x)
-    if len(x.shape) != 4:
-        raise ValueError(f"dropout_channels: needs x[N,H,W,C]; got shape {x.shape}")
+    x = as_map(x, "dropout_channels")
     ones = owner(x.data).empty((x.shape[0], 1, 1, x.shape[3]), x.dtype)
     ones.fill(1)  # where x lies: nothing is copied to a device
     return gate(x, dropout(Tensor(ones), rate, seed))

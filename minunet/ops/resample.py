@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minunet.ops.shared import Tensor, as_tensor, call, pair, record
+from minunet.ops.shared import Tensor, as_map, call, pair, record
 
 
 def upsample(
@@ -22,7 +22,7 @@ def upsample(
 
     x : (N, H, W, C) -> (N, OH, OW, C). Raises ValueError unless exactly one of scale and size is given.
     """
-    x = as_tensor(x)
+    x = as_map(x, "upsample")
     if (scale is None) == (size is None):
         raise ValueError("upsample: give either scale or size")
     h, w = x.shape[1:3]

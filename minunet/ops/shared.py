@@ -10,12 +10,20 @@ import numpy as np
 from minunet.backends import call, owner
 from minunet.tensor import Tensor, record
 
-__all__ = ["Tensor", "as_tensor", "beside", "call", "data", "four", "like", "pair", "record"]
+__all__ = ["Tensor", "as_map", "as_tensor", "beside", "call", "data", "four", "like", "pair", "record"]
 
 
 def as_tensor(x: Any) -> Tensor:
     """`x` itself if it is a Tensor, else a Tensor around the array."""
     return x if isinstance(x, Tensor) else Tensor(x)
+
+
+def as_map(x: Any, what: str) -> Tensor:
+    """`as_tensor(x)`. Raises ValueError, which begins with `what`, unless it has the four axes x[N,H,W,C]."""
+    x = as_tensor(x)
+    if len(x.shape) != 4:
+        raise ValueError(f"{what}: needs x[N,H,W,C]; got shape {x.shape}")
+    return x
 
 
 def data(x: Any) -> Any:
