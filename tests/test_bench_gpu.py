@@ -22,6 +22,7 @@ from bench import (
 )
 from bench.gpu_device import Clock, Device
 from minunet.backends import cuda, cuda_host
+from minunet.backends.cuda import choose
 from minunet.backends.cuda.choose import LADDER
 from minunet.errors import UsageError, UserError
 
@@ -150,7 +151,12 @@ def test_single_failures_are_counted_and_named():
 def test_a_wrong_gradient_and_a_wrong_curve_are_found(monkeypatch):
     device = Device(dry=True)
     monkeypatch.setitem(gpu_checks.GRADIENT, "float32", 0.0)
-    found = gpu_checks.network_gradients(device, Clock(60))
+    rule, steps = choose.rule, set()
+    monkeypatch.setattr(choose, "rule", lambda *a: steps.add(rule(*a)) or rule(*a))
+    found = gpu_checks.network_gradients(device, Clock(1e5))
+    assert {"5_double_buffer", "7_tensor_tf32", "8_tensor_half"} <= steps, (
+        "a precision is tried on kernels that have it"
+    )
     assert "a gradient in float32 is off by" in found["float32"]
     assert found["float64"] <= 1e-9 and found["bf16"] > 100 * found["float64"]
     assert gpu.failures({"sections": {"g": {"result": found}}}) == [f"g, result, float32: {found['float32']}"]
