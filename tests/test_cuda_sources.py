@@ -161,6 +161,41 @@ def test_cubins_are_kept_under_what_they_are_made_of(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+@needs_nvrtc
+def test_a_log_stays_as_long_as_its_cubin(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "folder", lambda: tmp_path)
+    program = Program("border.cu", "float")
+    log = nvrtc.cubin(program, "sm_80").with_suffix(".log")
+    said = log.read_text()
+    os.utime(log, (0, 0))
+    nvrtc.cubin(program, "sm_80")
+    assert log.stat().st_mtime > 0, "in use, and yet old"
+    log.unlink()
+    nvrtc.cubin(program, "sm_80")
+    assert nvrtc.resources(log.read_text()) == nvrtc.resources(said) != {}
+
+
+@needs_nvrtc
+def test_spills_show_in_the_assemblers_report(tmp_path):
+    """64 numbers a thread, and 32 registers, since two blocks of 1024 threads are asked for."""
+    file = tmp_path / "spilling.cu"
+    file.write_text(
+        '#include "common.cuh"\n'
+        'extern "C" __global__ void __launch_bounds__(1024, 2) spilling(Out<REAL> y, In<REAL> x, int n) {\n'
+        "    REAL a[64];\n"
+        "#pragma unroll\n"
+        "    for (int k = 0; k < 64; k++) a[k] = x[k * n + threadIdx.x];\n"
+        "    __syncthreads();\n"
+        "#pragma unroll\n"
+        "    for (int k = 0; k < 64; k++) y[k * n + threadIdx.x] = a[k] * a[63 - k];\n"
+        "}\n"
+    )
+    used = nvrtc.resources(nvrtc.compile_program(Program(str(file), "float"), "sm_80")[1])["spilling"]
+    assert used.registers == 32
+    assert used.spills > 0
+    assert used.stack > 0
+
+
 def test_what_was_not_used_for_long_goes(tmp_path, monkeypatch):
     monkeypatch.setenv("MINUNET_CACHE", str(tmp_path))
     disk.folder.cache_clear()

@@ -153,7 +153,12 @@ def cubin(program: Program, architecture: str) -> Path:
         disk.entry(f"{stem}.log", lambda path: path.write_text(log))
         temporary.write_bytes(code)
 
-    return disk.entry(f"{stem}.cubin", make)
+    def make_log(temporary: Path) -> None:
+        temporary.write_text(compile_program(program, architecture)[1])
+
+    path = disk.entry(f"{stem}.cubin", make)
+    disk.entry(f"{stem}.log", make_log)  # kept as long as its cubin; made again where it went before it
+    return path
 
 
 def resources(log: str) -> dict[str, Resources]:
