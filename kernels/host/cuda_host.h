@@ -7,9 +7,11 @@
 //   an access outside of a global array, with the array's name and the index; a misaligned vector access
 //   an index outside of an array of fixed size, an integer overflow, a division by zero (the compiler's sanitizer)
 //   a write behind the dynamic shared memory that was asked for
-// What it cannot show: time, bank conflicts, and races between threads that no barrier separates in either order.
+//   in a mode of its own, any two accesses that a barrier should separate, whether or not the order shows it (races.h)
+// What it cannot show: time and bank conflicts.
 //
-// memory.h: arrays and shared memory; warp.h: shuffles, votes, atomics; ptx.h: cp.async, ldmatrix, mma; run.h: launches
+// memory.h: arrays and shared memory; races.h: who touched them; warp.h: shuffles, votes, atomics; ptx.h: cp.async,
+// ldmatrix, mma; run.h: launches
 #pragma once
 #include <cmath>
 #include <cstdarg>
@@ -130,6 +132,7 @@ static void barrier(int line) {
 #define __syncthreads() ::host::barrier(__LINE__)
 
 #include "memory.h"
+#include "races.h"
 #include "warp.h"
 #include "ptx.h"
 #include "run.h"

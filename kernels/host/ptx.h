@@ -11,6 +11,7 @@ static void copy_async(void* to, const void* from, int bytes) {
     Thread* t = current;
     if (t->copies == MOST_COPIES) fail("more than %d asynchronous copies are on their way", MOST_COPIES);
     require_shared(to, bytes, "cp.async");
+    touch(to, bytes, WRITE);
     memset(to, 0xFF, bytes);
     t->copy[t->copies++] = {static_cast<char*>(to), static_cast<const char*>(from), bytes, t->group};
 }
@@ -23,8 +24,13 @@ static void wait_copies(int pending) {
     int kept = 0;
     for (int k = 0; k < t->copies; k++) {
         const Copy c = t->copy[k];
-        if (c.group >= t->group - pending) t->copy[kept++] = c;
-        else if (c.from) memcpy(c.to, c.from, c.bytes);
+        if (c.group >= t->group - pending) {
+            t->copy[kept++] = c;
+            continue;
+        }
+        touch(c.to, c.bytes, WRITE);
+        if (c.from) touch(c.from, c.bytes, READ);
+        if (c.from) memcpy(c.to, c.from, c.bytes);
         else memset(c.to, 0, c.bytes);
     }
     t->copies = kept;

@@ -130,6 +130,7 @@ static void report_divergence() {
 
 static void run_block(bool descending) {
     poison_shared();
+    next_block();
     for (int k = 0; k < n_threads; k++) {
         Thread& t = threads[k];
         t.fiber = nullptr;
@@ -150,9 +151,10 @@ static void run_block(bool descending) {
             at_barrier += threads[k].state == AT_BARRIER && threads[k].line == threads[0].line;
         }
         if (done == n_threads) break;
-        if (at_barrier == n_threads)
+        if (at_barrier == n_threads) {
+            next_span();
             for (int k = 0; k < n_threads; k++) threads[k].state = READY;
-        else if (!release_warps()) return report_divergence();
+        } else if (!release_warps()) return report_divergence();
     }
     if (overran_shared()) {
         current = threads;
@@ -183,6 +185,7 @@ static const char* launch(const Kernel& k, const unsigned* grid, const unsigned*
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block[0], block[1], block[2]};
     n_threads = int(block[0] * block[1] * block[2]);
+    const Watch watch(arguments, count);
     const unsigned long long blocks = 1ull * grid[0] * grid[1] * grid[2];
     for (unsigned long long i = 0; i < blocks && !failed; i++) {
         const unsigned long long b = descending ? blocks - 1 - i : i;

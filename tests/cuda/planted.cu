@@ -192,3 +192,36 @@ extern "C" __global__ void extremes(Out<float> high, Out<float> low, In<float> a
     high[k] = max(a[k], b[k]);
     low[k] = min(a[k], b[k]);
 }
+
+// --- Races that no order of threads shows
+
+// Every thread adds to the sum of the block: the fibers do so one after the other.
+extern "C" __global__ void add_up(Out<REAL> y, In<REAL> x) {
+    __shared__ REAL sum;
+    if (threadIdx.x == 0) sum = 0;
+    __syncthreads();
+    sum += x[threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x == 0) y[0] = sum;
+}
+
+// Two blocks write the same numbers.
+extern "C" __global__ void both_write(Out<REAL> y, In<REAL> x) { y[threadIdx.x] = x[threadIdx.x]; }
+
+// A block reads what another one writes.
+extern "C" __global__ void passes_on(Out<REAL> y, In<REAL> x) {
+    const int k = int(blockIdx.x * blockDim.x + threadIdx.x);
+    y[k] = x[k];
+    if (blockIdx.x == 1 && y[0] > 1e9f) y[k] = 0;
+}
+
+// A thread waits for its own copy, and reads its neighbour's: `barrier` says whether it waits for that.
+extern "C" __global__ void neighbours_copy(Out<REAL> y, In<REAL> x, int barrier) {
+    __shared__ __align__(16) REAL tile[BLOCK * VECTOR];
+    const int t = int(threadIdx.x);
+    copy_async_16(tile + t * VECTOR, x + t * VECTOR, true);
+    commit_copies();
+    wait_copies<0>();
+    if (barrier) __syncthreads();
+    y[t] = tile[(t > 0 ? t - 1 : 0) * VECTOR];
+}

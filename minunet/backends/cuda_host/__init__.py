@@ -26,6 +26,7 @@ Array = np.ndarray
 ORDERS = ("ascending", "descending")
 INTEGER, FLOATING, ARRAY = range(3)  # `Kind` in kernels/host/run.h
 _order: ContextVar[str] = ContextVar("minunet_thread_order", default="ascending")
+_races: ContextVar[bool] = ContextVar("minunet_races", default=False)
 
 
 class KernelError(RuntimeError):
@@ -55,6 +56,17 @@ def order(name: str) -> Iterator[None]:
         _order.reset(token)
 
 
+@contextmanager
+def races() -> Iterator[None]:
+    """Report two threads that touch the same memory, one of them writing, with no barrier between, even where this
+    order of threads gives the right numbers. Slower, and each kernel file is compiled once more."""
+    token = _races.set(True)
+    try:
+        yield
+    finally:
+        _races.reset(token)
+
+
 def available() -> bool:
     """Whether a C++17 compiler is at hand."""
     return compiler.find()[0] is not None
@@ -81,9 +93,9 @@ def numpy(a: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _library(program: Program) -> tuple[Any, tuple[str, ...]]:
+def _library(program: Program, races: bool) -> tuple[Any, tuple[str, ...]]:
     """The launch function of a compiled program, and the names of its kernels in the order of its table."""
-    function = ctypes.CDLL(str(compiler.library(program))).minunet_launch
+    function = ctypes.CDLL(str(compiler.library(program, races))).minunet_launch
     function.restype = ctypes.c_char_p
     return function, tuple(sources.kernels(program.file, program.real))
 
@@ -116,7 +128,7 @@ class _Host:
         parameters: tuple[Parameter, ...],
         arguments: list[Any],
     ) -> None:
-        function, names = _library(program)
+        function, names = _library(program, _races.get())
         packed = (_Argument * len(arguments))(*map(self._argument, parameters, arguments))
         geometry = (ctypes.c_uint * 6)(*grid, *block)
         descending = int(_order.get() == "descending")

@@ -27,6 +27,8 @@ OPTIONS = (
     "-w",
 )
 FILLED = "-ftrivial-auto-var-init=pattern"  # registers that nobody wrote hold -1.7e38; GCC 12, Clang 8 and newer
+# In place of -O2: each access to memory is told to kernels/host/races.h. No library of a sanitizer is linked.
+RACES = ("-O1", "-fsanitize=thread", "-DMINUNET_RACES")
 REMEDY = "install one (for example: apt install g++) or name it in the environment variable CXX"
 
 
@@ -75,15 +77,15 @@ extern "C" __attribute__((visibility("default"))) const char* minunet_launch(
 """
 
 
-def library(program: Program) -> Path:
-    """The compiled program, from the cache where it was compiled before.
+def library(program: Program, races: bool = False) -> Path:
+    """The compiled program, from the cache where it was compiled before; `races`: it reports those.
 
     Raises UserError with kernel, line and options where the source does not compile, or there is no compiler.
     """
     compiler, version = find()
     if compiler is None:
         raise UserError(f"cuda_host: {version}")
-    chosen = (*options(), *program.macros)
+    chosen = (*options(), *(RACES if races else ()), *program.macros)
     sources.show(program, chosen)
     unit = wrapper(program)
     key = sources.digest(program, True, *chosen, compiler, version, unit)
