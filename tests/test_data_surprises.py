@@ -126,3 +126,15 @@ def test_damaged_exif_data_turn_nothing(tmp_path, capfd):
         assert 1 <= orientation(tmp_path / "b.jpg") <= 8
     noise = capfd.readouterr()
     assert noise.out == "" and noise.err == ""
+
+
+def test_channels_are_not_taken_for_narrow_sections(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", grey(6, 40, 50, 5), photometric="minisblack", planarconfig="contig")
+    opened = open_image(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"has the shape \(40, 50, 5\), but the network takes a grey image"):
+        as_sections("a.tif", opened, 1)
+    assert as_sections("a.tif", opened, 5).shape == (1, 40, 50, 5)
+    assert as_sections("a", np.zeros((40, 50, 17)), 1).shape == (40, 50, 17, 1)
+    assert as_sections("a", np.zeros((3, 11, 14)), 1).shape == (3, 11, 14, 1)
+    with pytest.raises(UserError, match=r"the network takes an image of 3 channels; .* channels last"):
+        as_sections("a", np.zeros((3, 11, 14)), 3)

@@ -13,31 +13,36 @@ from minunet.data.dataset import resize_image
 from minunet.errors import UserError
 
 ROWS = 256  # of a picture that are looked at in one go
+CHANNELS = 16  # of a picture at most: nobody cuts sections so narrow
 
 
 def as_sections(file: str, pixels: np.ndarray, channels: int) -> np.ndarray:
     """A file's pixels as (S, H, W, C) for a network of C input channels. Raises UserError where they do not fit."""
     if pixels.ndim == 2 and channels == 1:
         return pixels[None, :, :, None]
+    last = pixels.shape[-1]
     if pixels.ndim == 3:
-        # three axes are a picture in colour, not a stack, when the last is too short to be a side
-        colour = pixels.shape[2] in (2, 3, 4) and pixels.shape[2] < min(pixels.shape[:2])
-        if channels == 1 and colour and pixels.shape[2] > 2 and _without_colour(pixels):
+        # three axes are a picture, not a stack, when the last is too short to be a side
+        shortest = min(pixels.shape[:2])
+        colour = last in (2, 3, 4) and last < shortest
+        if channels == 1 and colour and last > 2 and _without_colour(pixels):
             return pixels[None, :, :, :1]
-        if channels == 1 and not colour:
+        if channels == 1 and not colour and (last > CHANNELS or 4 * last > shortest):
             return pixels[..., None]
-        if channels > 1 and pixels.shape[2] == channels:
+        if channels > 1 and last == channels:
             return pixels[None]
-        if channels == 3 and colour and pixels.shape[2] == 4:  # red, green, blue, opacity
+        if channels == 3 and colour and last == 4:  # red, green, blue, opacity
             return pixels[None, :, :, :3]
     if pixels.ndim == 4 and channels == 1 and _without_colour(pixels):
         return pixels[..., :1]
-    if pixels.ndim == 4 and channels in (3, pixels.shape[3]):  # the fourth is opacity
+    if pixels.ndim == 4 and channels in (3, last):  # the fourth is opacity
         return pixels[..., :channels]
     wanted = "a grey image or a stack of them" if channels == 1 else f"an image of {channels} channels"
     remedy = "save it as that"
-    if channels == 1 and pixels.shape[-1] in (3, 4):
+    if channels == 1 and last in (3, 4):
         remedy = "convert colours to grey; sections need a page each (tifffile: photometric='minisblack')"
+    elif channels > 1 and pixels.ndim == 3 and pixels.shape[0] == channels:
+        remedy = "save it with the channels last (numpy.moveaxis(x, 0, -1))"
     raise UserError(f"{file}: has the shape {pixels.shape}, but the network takes {wanted}; {remedy}")
 
 
