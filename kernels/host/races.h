@@ -1,10 +1,10 @@
-// Races. Under -fsanitize=thread the compiler calls a function of this file for each access to memory. Where two threads
-// touch a byte, one of them writing, and nothing between orders the two, that is reported in whichever order they ran:
-// `with cuda_host.races():` in Python.
+// Races. Under -fsanitize=thread the compiler calls a function of this file for each access to memory. Where two
+// threads touch a byte, one of them writing, and nothing between orders the two, that is reported in whichever order
+// they ran: `with cuda_host.races():` in Python.
 //
-// Beside each byte of shared memory, and of the launch's arrays, stands who wrote and who read it last. Within a block a
-// barrier orders what is before it and after it; a shuffle orders no memory. Blocks of a launch are not ordered at all.
-// An asynchronous copy writes at some time from its issue to the end of its wait: it counts at both.
+// Beside each byte of shared memory, and of the launch's arrays, stands who wrote and who read it last. Within a block
+// a barrier orders what is before it and after it; a shuffle orders no memory. Blocks of a launch are not ordered at
+// all. An asynchronous copy writes at some time from its issue to the end of its wait: it counts at both.
 #pragma once
 
 namespace host {
