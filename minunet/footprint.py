@@ -30,7 +30,8 @@ from minunet.tensor import Tensor, no_grad, record
 BASE = 160 << 20  # bytes of Python, NumPy, Numba and compiled kernels
 KERNELS = 80 << 20  # bytes that loading compiled kernels adds when a network first runs
 CONVOLUTIONS = {"conv2d", "conv2d_grad_x"}
-TILES, V_BYTES, U_BYTES = 56, 4 << 20, 320 << 10  # of the CPU's Winograd convolution: see its file
+TILES, V_BYTES, U_BYTES = 56, 8 << 20, 640 << 10  # of the CPU's Winograd convolution: see its file
+L3_BYTES, SPARED = 16 << 20, 100_000  # also
 _lock = threading.Lock()  # the backend of shapes is one for the whole process
 _known: WeakKeyDictionary[Network, dict[str, int]] = WeakKeyDictionary()
 
@@ -198,4 +199,6 @@ def _scratch(threads: int, y: Any, x: Any, w: Any, stride=(1, 1), dilation=(1, 1
         return w.nbytes
     tile = 64 * 4  # bytes of one number in all frequencies
     tiles = min(TILES, max(14, V_BYTES // (tile * C)))
-    return threads * (tile * tiles * (C + min(O, 32)) + U_BYTES)
+    kept = tile * C * max(O, 32)  # transformed weights, where many blocks of tiles, of 36 pixels, share them
+    shared = kept <= L3_BYTES and y.shape[0] * y.shape[1] * y.shape[2] * C * O >= SPARED * threads * tiles * 36
+    return threads * (tile * tiles * (C + min(O, 32)) + U_BYTES) + kept * shared

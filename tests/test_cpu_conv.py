@@ -222,6 +222,37 @@ def test_winograd_against_brute_force(seed, m):
         assert np.isfinite(got).all() and error(got, want) <= WINOGRAD_TOLERANCE
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize(("C", "O"), [(16, 16), (35, 48), (48, 35)])
+@pytest.mark.parametrize("l3", [0, 100_000, 1 << 40])
+@pytest.mark.parametrize("m", [4, 6])
+@pytest.mark.parametrize(("shape", "n"), [((2, 47, 52), 2), ((1, 20, 23), 1)])
+def test_winograd_within_the_cache_and_beyond(shape, n, m, l3, C, O, aligned, threads, monkeypatch):
+    """Weights transformed once or by each block, results stored past the caches, inputs fetched ahead: all of it.
+
+    100 KB: the transformed weights of 16 to 16 channels are smaller, the larger images are larger. The smaller image
+    is one block, whose panels of outputs are shared out.
+    """
+    monkeypatch.setattr(winograd, "_L3_BYTES", l3)
+    monkeypatch.setattr(winograd, "_SPARED", 1)
+    n = min(n, numba.config.NUMBA_NUM_THREADS)
+    threads(n)
+    case = Case((*shape, C), O, (3, 3), padding=(1, 0, 2, 1))
+    results = []
+    for like in (case.dy, case.x):
+        room = memory.empty((like.size + 1,))
+        results.append(room[0 if aligned else 1 :][: like.size].reshape(like.shape))
+        results[-1][:] = np.nan
+    y, dx = results
+    winograd.conv3x3(y, case.x, case.w, case.b, 1, 2, "relu", False, n, m)
+    winograd.conv3x3(dx, case.dy, case.w, None, 1, 2, "none", True, n, m)
+    for got, want in (
+        (y, forward(case.x, case.w, case.b, *case.options, "relu")),
+        (dx, grad_x(case.x.shape, case.dy, case.w, None, *case.options, "none")),
+    ):
+        assert np.isfinite(got).all() and error(got, want) <= WINOGRAD_TOLERANCE
+
+
 @pytest.mark.parametrize("size", [8, 12, 13, 14, 15, 16, 17, 26])
 def test_winograd_sizes_around_the_tiles(size):
     Case((1, size, size + 3, 16), 24, (3, 3), padding=(1, 1, 1, 1)).check(WINOGRAD_TOLERANCE)

@@ -137,7 +137,7 @@ def _multiply(t, g, rows, a, a_row, table, runs, length, panels, K, p, y, ahead)
     nv = min(2, split(g.O - q0, g.L))
     bias = g.bias + q0 * g.size if g.bias else 0
     block = (rows, nv, a, a_row, table, runs, length, panels + q0 * K * g.size, y + q0 * g.size)
-    matmul_ahead(t, block + (g.osw * g.O * g.size, g.O - q0, bias, g.flags, ahead))
+    matmul_ahead(t, block + (g.osw * g.O * g.size, g.O - q0, bias, g.flags, ahead, a_row))
 
 
 @njit

@@ -113,9 +113,12 @@ class Emit:
         fn = self._declare(f"llvm.masked.load.{self.suffix}.p0", self.vec, [PTR, I32, self.masktype, self.vec])
         return self.b.call(fn, [pointer, ir.Constant(I32, self.size), mask, self.splat(0.0)])
 
-    def store(self, value: ir.Value, pointer: ir.Value, mask: ir.Value | None = None) -> None:
+    def store(self, value: ir.Value, pointer: ir.Value, mask: ir.Value | None = None, stream: bool = False) -> None:
+        """One vector; with `stream` past the caches to memory, which takes a pointer aligned to vectors and no mask."""
         if mask is None:
-            self.b.store(value, pointer, align=self.size)
+            stored = self.b.store(value, pointer, align=VECTOR_BYTES if stream else self.size)
+            if stream:
+                stored.set_metadata("nontemporal", self.b.module.add_metadata([ir.Constant(I32, 1)]))
             return
         fn = self._declare(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [self.vec, PTR, I32, self.masktype])
         self.b.call(fn, [value, pointer, ir.Constant(I32, self.size), mask])
@@ -264,6 +267,17 @@ def zero_bytes(typingctx, target, count):
         return context.get_dummy_value()
 
     return types.void(target, count), codegen
+
+
+@intrinsic
+def fence(typingctx):
+    """Whoever sees a later write of this thread also sees its streamed stores."""
+
+    def codegen(context, builder, signature, values):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def _intrinsic(module: ir.Module, name: str, args: list[ir.Type]) -> ir.Function:

@@ -56,7 +56,9 @@ def _rank_one(e: Emit, acc: list[list[ir.Value]], a: list[ir.Value], b_row: ir.V
             e.b.store(e.fma(x, vectors[v], e.get(slot)), slot)
 
 
-def _matmul_block(e, rows, vectors, a, a_row, table, segments, length, b, c, c_row, columns, bias, flags, ahead=None):
+def _matmul_block(
+    e, rows, vectors, a, a_row, table, segments, length, b, c, c_row, columns, bias, flags, ahead=None, ahead_row=None
+):
     build, step = e.b, vectors * e.lanes * e.size
     zero = e.splat(0.0)
     acc = [[e.variable(init=zero) for _ in range(vectors)] for _ in range(rows)]
@@ -79,7 +81,7 @@ def _matmul_block(e, rows, vectors, a, a_row, table, segments, length, b, c, c_r
 
         def line(i):
             first, rest = build.add(start, build.mul(i, e.int(LINE))), build.sub(count, build.mul(i, e.int(per_line)))
-            for pointer in _row_pointers(e, fetched, a_row, rows):
+            for pointer in _row_pointers(e, fetched, ahead_row, rows):
                 e.prefetch(e.at(pointer, first), level=2)
             multiply(first, build.select(build.icmp_signed("<", rest, e.int(per_line)), rest, e.int(per_line)))
 
@@ -134,10 +136,11 @@ def _matmul_ahead(e, mr, nv, *args):
 #   C[r, q] = act(bias[q] + sum over segments s and k < length of A[r * a_row + table[s] + k] * B[s * length + k, q])
 #   for r < mr <= MAX_ROWS and q < columns <= nv vectors. A's strides, c_row and the int64 table are in bytes;
 #   B is a packed panel of nv whole vectors a row; bias may be 0. flags: RELU, ACCUMULATE (add to C first).
-# matmul_ahead(t, (..., flags, ahead)): the same, and meanwhile what lies `ahead` bytes after the elements of A is
-#   brought to L2: A of a later call, where A comes from memory. Costs 3 % where it was in L2 anyway.
+# matmul_ahead(t, (..., flags, ahead, ahead_row)): the same, and meanwhile the rows that begin `ahead` bytes after A,
+#   ahead_row apart, are brought to L2, as far as those of A are read: A of a later call, or what it will be made of,
+#   where that comes from memory. They need not be valid memory. Costs 3 % where they were in L2 anyway.
 matmul = kernel("matmul", 13, _matmul)
-matmul_ahead = kernel("matmul_ahead", 14, _matmul_ahead)
+matmul_ahead = kernel("matmul_ahead", 15, _matmul_ahead)
 
 
 def _outer_block(e, rows, vectors, a, a_col, a_row, b, b_col, b_row, n_rows, n_cols, c, c_row, columns, flags):

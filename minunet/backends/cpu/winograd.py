@@ -4,11 +4,12 @@
     m = 4: 36 products for 144 (4 x fewer); m = 6: 64 for 324 (5.06 x fewer)
 
 One work item is a block of tiles. Its inputs are transformed to V[xi, tile, c]; then, one panel of output channels at
-a time, the weights are transformed to U[xi, c, o], the products M[xi, tile, o] = V[xi] @ U[xi] of all (m + 2)^2
-frequencies xi are formed, transformed back and written with bias and ReLU. What would be three passes over memory 2.25
-times as large as the image becomes one pass over the image. Each block transforms the weights anew, a part of the
-channels at a time: with 50 tiles that is 5 % more arithmetic, in L2, where a U made once for all blocks (36 to 64
-numbers for 9) would be written to and read from L3. Measured, that is up to 3 times slower, and never faster.
+a time, the products M[xi, tile, o] = V[xi] @ U[xi] of all (m + 2)^2 frequencies xi are formed, transformed back and
+written with bias and ReLU. What would be three passes over memory 2.25 times as large as the image becomes one pass
+over the image. U[xi, c, o], 4 to 7 times as large as the weights, is made once for all blocks where it stays in L3;
+where it is larger, each block transforms the weights anew, a part of the channels at a time, in L2.
+Images larger than L3 are the memory's business: it would lie idle during the products, and the transforms would wait
+for it. So while one block is multiplied the next one's inputs are fetched, and results are stored past the caches.
 Tiles that reach outside x are copied to a zero-filled patch; tiles that reach outside y are written through one.
 The adjoint is the same convolution with filters turned by 180 degrees, o and c exchanged, and padding 2 - p.
 Limit: multiply units at many channels; stores of the transforms (one vector in two cycles on Zen 4) at few.
@@ -26,12 +27,14 @@ from minunet.jit import njit
 from . import memory
 from . import winograd_transforms as wt
 from .conv_direct import transpose
-from .simd import MAX_ROWS, address, copy_bytes, lanes, prepare, zero_bytes
-from .simd_gemm import ACCUMULATE, RELU, matmul, part, split
+from .simd import MAX_ROWS, VECTOR_BYTES, address, copy_bytes, fence, lanes, prepare, zero_bytes
+from .simd_gemm import ACCUMULATE, LINE, RELU, matmul, matmul_ahead, part, split
 
 _TILES = 56  # of a block: as many as keep V and M near L2
-_V_BYTES = 4 * 1024 * 1024  # but no more than this for the transformed inputs of a block
-_U_BYTES = 320 * 1024  # transformed weights at hand, the rest of L2
+_V_BYTES = 8 * 1024 * 1024  # but no more than this for the transformed inputs of a block
+_U_BYTES = 10 * 1024 * VECTOR_BYTES  # transformed weights of a block that makes its own: with m = 6 of 80 channels
+_L3_BYTES = 16 * 1024 * 1024  # an array up to this size stays in L3 while the blocks pass by
+_SPARED = 100_000  # filters that a thread need not transform if U is made once: less is not worth a parallel loop
 INPUT4, INPUT6, OUTPUT_GRAD4, OUTPUT_GRAD6 = 0, 1, 2, 3  # kinds of transform_tiles
 
 
@@ -62,7 +65,10 @@ class Tiling(NamedTuple):
     v_xi: int  # byte strides of V[xi, tile, c]
     v_row: int
     u_xi: int  # byte stride of U[xi, c, o]
-    chunk: int  # inner channels of U at a time
+    chunk: int  # inner channels of U transformed at a time
+    depth: int  # inner channels of U multiplied at a time
+    kept: int  # address of the U of all panels, or 0: each block makes its own
+    fetched: bool  # the next block's inputs are brought to L2
     scratch: int  # a thread's work space: V, M, patch, U
     per_thread: int
     product_at: int
@@ -163,7 +169,8 @@ def _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch):
             if columns:
                 tiles = (count, src + first * L * 4, L * 4)
                 bias = g.bias + (q0 + first * L) * 4 if g.bias else 0
-                results = (dst + first * L * 4, L * 4, dst_row, dst_col, columns, bias, g.flags)
+                flags = g.flags if inside else g.flags & RELU
+                results = (dst + first * L * 4, L * 4, dst_row, dst_col, columns, bias, flags)
                 if m == 4:
                     wt.result4(t, tiles + (6 * p_xi, p_xi) + results)
                 else:
@@ -172,6 +179,14 @@ def _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch):
             for r in range(rows):
                 for s in range(cols):
                     copy_bytes(to + r * row + s * col, patch + (r * m + s) * width * 4, valid * 4)
+
+
+@njit
+def _new_pixels(g, tile, r):
+    """Address of the pixels of a tile that are not of the tiles above and before, too: row r < m of m, in column 2."""
+    n, ij = tile // (g.TH * g.TW), tile % (g.TH * g.TW)
+    h, w = ij // g.TW * g.m - g.top + 2 + r, ij % g.TW * g.m - g.left + 2
+    return g.x + ((n * g.H + h) * g.W + w) * g.C * 4
 
 
 @njit
@@ -188,25 +203,53 @@ def _block(t, g, item, v):
         t, INPUT4 if g.m == 4 else INPUT6, L, g.x, g.H, g.W, C, g.TH, g.TW, g.m, g.top, g.left,
         tile0, tile1, 0, C, v, g.v_xi, g.v_row, patch,
     )  # fmt: skip
-    for p in range(part(panels, g.groups, group), part(panels, g.groups, group + 1)):
+    # The last panels fetch the next block's pixels, a row of as many tiles as a product has rows for with each product.
+    reach = max(1, MAX_ROWS // g.m)
+    coming = g.m * split(min(total - tile1, tiles), reach) if g.fetched else 0
+    end = part(panels, g.groups, group + 1)
+    for p in range(part(panels, g.groups, group), end):
         q0 = p * 2 * L
         nv = min(2, split(g.O - q0, L))
         width = nv * L
         p_xi = (tiles * width + L) * 4  # a vector more than needed, or all xi would fall into the same cache sets
-        for k0 in range(0, C, g.chunk):
-            k1 = min(C, k0 + g.chunk)
-            transform_filters(t, g, p, k0, k1, u, patch)
+        for k0 in range(0, C, g.depth):
+            k1 = min(C, k0 + g.depth)
+            if g.kept:
+                u = g.kept + p * xis * g.u_xi
+            else:
+                transform_filters(t, g, p, k0, k1, u, patch)
             for xi in range(xis):
                 for q in range(parts):
                     r, r1 = part(tiles, parts, q), part(tiles, parts, q + 1)
                     a = (r1 - r, nv, v + xi * g.v_xi + r * g.v_row + k0 * 4, g.v_row, g.zero, 1, k1 - k0)
                     at = product + xi * p_xi + r * width * 4
-                    matmul(t, a + (u + xi * g.u_xi, at, width * 4, width, 0, ACCUMULATE if k0 else 0))
+                    b = (u + xi * g.u_xi, at, width * 4, width, 0, ACCUMULATE if k0 else 0)
+                    i = ((end - 1 - p) * xis + xi) * parts + q
+                    if i < coming:
+                        pixels = _new_pixels(g, tile1 + i // g.m * reach, i % g.m) + k0 * 4
+                        matmul_ahead(t, a + b + (pixels - a[2], C * 4))
+                    else:
+                        matmul(t, a + b)
         _write_results(t, g, tile0, tile1, q0, width, product, p_xi, patch)
+    if g.flags & wt.STREAM:
+        fence()
+
+
+@njit
+def _keep(t, g, item, buffer):
+    """A part of the U that is kept: one panel, `chunk` inner channels."""
+    chunks = split(g.C, g.chunk)
+    p, k0 = item // chunks, item % chunks * g.chunk
+    width = min(2, split(g.O - p * 2 * g.L, g.L)) * g.L
+    u = g.kept + p * (g.m + 2) * (g.m + 2) * g.u_xi + k0 * width * 4
+    transform_filters(t, g, p, k0, min(g.C, k0 + g.chunk), u, buffer)
 
 
 @njit(parallel=True)
 def _winograd(t, g):
+    if g.kept:
+        for item in prange(split(g.O, 2 * g.L) * split(g.C, g.chunk)):
+            _keep(t, g, item, g.scratch + get_thread_id() * g.per_thread + g.patch_at)
     for item in prange(g.blocks * g.groups):
         _block(t, g, item, g.scratch + get_thread_id() * g.per_thread)
 
@@ -228,7 +271,7 @@ def conv3x3(y, x, w, b, top, left, activation, adjoint: bool, threads: int, m: i
     """
     (N, H, W, C), (_, OH, OW, O) = x.shape, y.shape
     L = lanes(np.float32)
-    prepare(x.dtype, "matmul", "transpose", *wt.TRANSFORMS)
+    prepare(x.dtype, "matmul", "matmul_ahead", "transpose", *wt.TRANSFORMS)
     if adjoint:
         top, left = 2 - top, 2 - left
     xis = (m + 2) ** 2
@@ -244,18 +287,25 @@ def conv3x3(y, x, w, b, top, left, activation, adjoint: bool, threads: int, m: i
     width = min(2 * L, round_up(O, L))
     v_xi = T * v_row + L * 4
     chunk = min(round_up(C, L), max(L, _U_BYTES // (xis * width * 4) // L * L))
-    u_xi = (chunk * width + L) * 4
+    keeps = blocks // threads * C * O >= _SPARED and xis * round_up(C, L) * panels * width * 4 <= _L3_BYTES
+    depth = round_up(C, L) if keeps else chunk
+    u_xi = (depth * width + L) * 4
     patch_bytes = max((m + 2) ** 2 * C, m * m * width, 9 * L * L) * 4
     product_at = round_up(xis * v_xi, 64)
     patch_at = product_at + round_up(xis * (T * width + L) * 4, 64)
     u_at = patch_at + round_up(patch_bytes, 64)
-    per_thread = u_at + round_up(xis * u_xi, 64) + 64
+    per_thread = u_at + (0 if keeps else round_up(xis * u_xi, 64)) + 64
     scratch = memory.scratch(threads * per_thread)
+    kept = memory.scratch(panels * xis * u_xi) if keeps else None
+    flags = RELU if activation == "relu" else 0
+    if y.nbytes > _L3_BYTES and VECTOR_BYTES == LINE and O % L == 0 and address(y) % LINE == 0:
+        flags |= wt.STREAM  # whole cache lines
     zero = np.zeros(1, np.int64)
     tiling = Tiling(
         m=m, L=L, x=address(x), N=N, H=H, W=W, C=C, y=address(y), OH=OH, OW=OW, O=O, top=top, left=left,
-        w=address(w), bias=0 if b is None else address(b), flags=RELU if activation == "relu" else 0,
-        adjoint=adjoint, TH=TH, TW=TW, blocks=blocks, groups=groups, v_xi=v_xi, v_row=v_row, u_xi=u_xi, chunk=chunk,
+        w=address(w), bias=0 if b is None else address(b), flags=flags, adjoint=adjoint, TH=TH, TW=TW, blocks=blocks,
+        groups=groups, v_xi=v_xi, v_row=v_row, u_xi=u_xi, chunk=chunk, depth=depth,
+        kept=address(kept) if keeps else 0, fetched=x.nbytes > _L3_BYTES and groups == 1,
         scratch=address(scratch), per_thread=per_thread, product_at=product_at, patch_at=patch_at, u_at=u_at,
         zero=address(zero),
     )  # fmt: skip

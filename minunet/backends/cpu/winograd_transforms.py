@@ -20,6 +20,8 @@ import numpy as np
 from .simd import Emit, kernel
 from .simd_gemm import RELU
 
+STREAM = 4  # flag of results, beside RELU: they go past the caches to memory
+
 _POINTS = {6: (0, 1, -1, 2, -2), 8: (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))}
 
 
@@ -111,7 +113,10 @@ def _two_sided(name: str, matrix: np.ndarray, mask_loads: bool, ahead: int = 0):
             offset = build.add(build.mul(step, i), build.mul(row, e.int(r)))
             return e.at(e.pointer(base), build.add(offset, build.mul(col, e.int(c))))
 
-        def tiles(mask):
+        def has(flag):
+            return build.icmp_signed("!=", build.and_(flags, e.int(flag)), e.int(0))
+
+        def tiles(mask, stream=False):
             load_mask, store_mask = (mask, None) if mask_loads else (None, mask)
 
             def one(i):
@@ -132,20 +137,27 @@ def _two_sided(name: str, matrix: np.ndarray, mask_loads: bool, ahead: int = 0):
                 with build.if_then(build.icmp_signed("!=", bias, e.int(0))):
                     build.store(e.load(at(bias, dst_step, i, dst_row, 0, dst_col, 0), store_mask), add)
                 low = e.variable(init=e.splat(-np.inf))
-                with build.if_then(build.icmp_signed("==", flags, e.int(RELU))):
+                with build.if_then(has(RELU)):
                     build.store(e.splat(0.0), low)
                 add, low = e.get(add), e.get(low)
                 for r in range(p):
                     for c, value in enumerate(apply(e, matrix, half[r])):
                         value = build.fadd(value, add)
                         value = build.select(build.fcmp_ordered("<", value, low), low, value)
-                        e.store(value, at(dst, dst_step, i, dst_row, r, dst_col, c), store_mask)
+                        e.store(value, at(dst, dst_step, i, dst_row, r, dst_col, c), store_mask, stream)
 
             e.loop(count, one)
 
         with build.if_else(build.icmp_signed(">=", columns, e.int(e.lanes))) as (whole, part):
             with whole:
-                tiles(None)
+                if mask_loads:
+                    tiles(None)
+                else:
+                    with build.if_else(has(STREAM)) as (past, into):
+                        with past:
+                            tiles(None, stream=True)
+                        with into:
+                            tiles(None)
             with part:
                 tiles(e.mask(columns))
 
@@ -154,7 +166,8 @@ def _two_sided(name: str, matrix: np.ndarray, mask_loads: bool, ahead: int = 0):
 
 # Each kernel: (t, (count, src, src_step, src_row, src_col, dst, dst_step, dst_row, dst_col, columns, bias, flags)),
 # for i < count: the tile at src + i * src_step, its elements src_row and src_col bytes apart, is transformed to
-# dst + i * dst_step. `columns` lanes are valid. Only results take a bias (at bias + i * dst_step, or 0) and RELU.
+# dst + i * dst_step. `columns` lanes are valid. Only results take a bias (at bias + i * dst_step, or 0) and the flags
+# RELU and STREAM, which needs dst and its strides aligned to vectors.
 input4 = _two_sided("winograd_input4", matrices(4, 3)[2], True, 4)  # 6x6 -> 6x6
 filter4 = _two_sided("winograd_filter4", matrices(4, 3)[1], True)  # 3x3 -> 6x6
 result4 = _two_sided("winograd_result4", matrices(4, 3)[0], False)  # 6x6 -> 4x4
