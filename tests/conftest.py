@@ -12,6 +12,7 @@ from pathlib import Path
 # Both libraries read this when they are loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["COLUMNS"] = "80"  # help texts break their lines in the same places, however wide the terminal is
 
 from types import ModuleType
 

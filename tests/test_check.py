@@ -24,7 +24,13 @@ def lines(capsys) -> dict[str, tuple[str, str]]:
     return found
 
 
-def test_everything_is_listed(capsys):
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """A cache that can be written, for users who have no home as well."""
+    monkeypatch.setattr(check.files, "cache_folder", lambda: tmp_path)
+
+
+def test_everything_is_listed(capsys, cache):
     code = check.main([])
     found = lines(capsys)
     assert code == 0
@@ -40,7 +46,7 @@ def test_a_part_by_name(capsys):
     assert lines(capsys)["cuda_host kernel"] == ("ok", "runs")
 
 
-def test_a_missing_gpu_is_an_error_only_where_it_was_asked_for(capsys, monkeypatch):
+def test_a_missing_gpu_is_an_error_only_where_it_was_asked_for(capsys, monkeypatch, cache):
     monkeypatch.setattr(driver, "find", lambda: (None, "no NVIDIA driver was found; install it"))
     monkeypatch.setattr(cuda, "cupy", lambda: (None, "CuPy is missing; install it"))
     cuda.reason.cache_clear()

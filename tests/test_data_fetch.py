@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import socket
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from minunet import cli
+from minunet.data import fetch as module
 from minunet.data import hela
 from minunet.data.__main__ import main
 from minunet.data.download import DownloadError
@@ -61,6 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module, "SECONDS", 600.0)  # for a server on a busy machine
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.body, made.cut, made.ranges, made.tell, made.asked = BODY, len(BODY), True, True, []
     made.shift = 0
@@ -99,8 +102,9 @@ def test_limits_and_errors(server, tmp_path, tell):
         fetch(server.address, tmp_path / "a.zip", SHA, 600_000)
     with pytest.raises(DownloadError, match="404"):
         fetch(server.address.replace("a.zip", "gone.zip"), tmp_path / "c.zip", SHA, 1 << 20)
-    with pytest.raises(DownloadError, match="refused"):
-        fetch("http://127.0.0.1:9/x.zip", tmp_path / "d.zip", SHA, 1 << 20)
+    with socket.socket() as nobody, pytest.raises(DownloadError, match="refused"):
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        fetch(f"http://127.0.0.1:{nobody.getsockname()[1]}/x.zip", tmp_path / "d.zip", SHA, 1 << 20)
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".zip"]
 
 

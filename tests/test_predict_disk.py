@@ -33,7 +33,7 @@ def disk(tmp_path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"may not mount a disk in memory ({done.stderr.decode().strip()})")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # whoever looks at it meanwhile
 
 
 @pytest.fixture
