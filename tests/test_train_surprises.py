@@ -12,7 +12,7 @@ import pytest
 from small import SMALL
 
 from minunet import checkpoint, cli, footprint, models, train
-from minunet.data import read_image, synthetic_membranes, write_tiff
+from minunet.data import read_image, synthetic_membranes, write_png, write_tiff
 from minunet.errors import UserError
 from minunet.training import folder as run_folder
 from minunet.training import job, judges, loop, memory, pictures, report, schedule
@@ -140,6 +140,24 @@ def test_labels_of_one_class(tmp_path, capsys):
     every = stack_in(tmp_path / "every", labels=255)
     assert run("isbi", "--data", every, "--out", tmp_path / "b", *TINY) == 0
     assert "warning: all labels of the training sections are cell interior" in capsys.readouterr().out
+
+
+def test_own_images_without_a_cell_to_score(tmp_path, capsys):
+    """The last of five images is held out, and is empty: it trains, and says what is missing."""
+    rng = np.random.default_rng(0)
+    for k in range(5):
+        for kind, image in (("images", rng.integers(0, 256, (40, 44))), ("masks", rng.integers(0, 2, (40, 44)) * 255)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            write_png(tmp_path / kind / f"{k}.png", (image * (kind == "images" or k < 4)).astype(np.uint8))
+    own = ["folder", "--images", tmp_path / "images", "--masks", tmp_path / "masks", *TINY]
+    assert run(*own, "--instances", "--out", tmp_path / "out") == 0
+    assert "warning: the held-out images have no cell" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["scores"]["seg"] is None
+    assert run("--resume", tmp_path / "out", "--quiet") == 0
+    for option in ("--folds", "--held-out"):
+        capsys.readouterr()
+        assert run(*own, option, 2, "--out", tmp_path / "more") == 2
+        one_error(capsys, f"{option} 2", "--val")
 
 
 def test_what_computes_otherwise_than_before_is_said(stack, tmp_path, monkeypatch, capsys):

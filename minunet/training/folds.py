@@ -64,7 +64,7 @@ def blocks(sections: int, folds: int) -> list[str]:
 def plan(config: Config, data: Dataset, folds: int) -> list[Config]:
     """The Config of each fold. Raises UsageError for data with a split of its own, or with --held-out."""
     if data.parts is not None:
-        raise UsageError(f"--folds {folds}: {config.dataset} has a split of its own; leave it out")
+        raise UsageError(f"--folds {folds}: {job.parted(config)}; leave it out")
     if config.held_out:
         raise UsageError(f"--folds {folds}: holds out each block in turn, so leave out --held-out {config.held_out}")
     return [replace(config, held_out=held_out) for held_out in blocks(len(data.images), folds)]

@@ -99,7 +99,7 @@ def _data_folder(file: Path, asked: str | None, data: Mapping[str, str]) -> str 
     if asked is not None or before is None:
         return asked
     if not os.path.isdir(before):
-        raise UserError(f"{file}: its data were in {before!a}, which is gone; name their folder with --data")
+        raise UserError(f"{file}: its data were in {before[:4096]!a}, which is gone; name their folder with --data")
     return before
 
 
@@ -221,8 +221,15 @@ def _parts(config: Config, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     if data.parts is None:
         return split(len(data.images), sections(config.held_out))
     if config.held_out:
-        raise UsageError(f"--held-out {config.held_out}: {config.dataset} has a split of its own; leave it out")
+        raise UsageError(f"--held-out {config.held_out}: {parted(config)}; leave it out")
     return data.parts["train"], data.parts["val"]
+
+
+def parted(config: Config) -> str:
+    """How a data set with parts is parted, in words."""
+    if config.dataset == OWN:
+        return "is for a stack of sections; your own images are parted by --val or --val-images"
+    return f"{config.dataset} has a split of its own"
 
 
 def _advice(config: Config, where: Path) -> str:
@@ -246,6 +253,8 @@ def _announce(trainer: Trainer, where: Path) -> None:
         print(
             f"warning: all labels of the training {_things(data)} are {only}; a network learns nothing else from them"
         )
+    if data.scored == "instances" and not any(cells.any() for cells in data.instances[trainer.held_out]):
+        print("warning: the held-out images have no cell, so that there is no SEG, and no best validation to keep")
     if trainer.model.config["n_classes"] == 1:
         zero, one = data.classes
         print(f"loss: {config.loss} of one output a pixel, the logit of class 1 ({one}) against 0 ({zero})")
