@@ -40,25 +40,31 @@ def test_batch_norm_by_loops(rng, activation):
         assert abs(y[n, i, j, c] - expected) <= 1e-13
 
 
-def normalise(x, gamma, beta, mean, var, training):
+def normalise(x, gamma, beta, mean, var, training, activation):
     if training:
         mean, var = reference("channel_moments", x)
-    return reference("batch_norm", x, mean, var, gamma, beta, eps=EPS, activation=None)
+    return reference("batch_norm", x, mean, var, gamma, beta, eps=EPS, activation=activation)
 
 
+def gradients(dy, x, mean, var, gamma, beta, training, activation):
+    shift = () if activation is None else (beta,)
+    return reference("batch_norm_grad", dy, x, mean, var, gamma, *shift, eps=EPS, training=training)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("training", [True, False])
-def test_gradients_by_finite_differences(rng, training):
+def test_gradients_by_finite_differences(rng, training, activation):
     """d/dt sum(dy f(p + t d)) for a random direction d in x, gamma and beta, and a random dy."""
     x, dy, dx_direction = rng.normal(size=(3, 2, 3, 4, 5))
     gamma, beta, dgamma_direction, dbeta_direction, mean = rng.normal(size=(5, 5))
     var = rng.uniform(0.5, 2, 5)
     if training:
         mean, var = reference("channel_moments", x)
-    dx, dgamma, dbeta = reference("batch_norm_grad", dy, x, mean, var, gamma, eps=EPS, training=training)
+    dx, dgamma, dbeta = gradients(dy, x, mean, var, gamma, beta, training, activation)
 
     def f(t_x, t_gamma, t_beta):
         point = x + t_x * dx_direction, gamma + t_gamma * dgamma_direction, beta + t_beta * dbeta_direction
-        return (dy * normalise(*point, mean, var, training)).sum()
+        return (dy * normalise(*point, mean, var, training, activation)).sum()
 
     h = 1e-5
     for step, slope in (
@@ -71,8 +77,9 @@ def test_gradients_by_finite_differences(rng, training):
         assert abs(slope) > 1e-3  # far from 0, so that a gradient of zero would be seen
 
 
+@pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_and_gradients_by_torch(rng, training):
+def test_batch_norm_and_gradients_by_torch(rng, training, activation):
     torch = pytest.importorskip("torch")
     x, dy = rng.normal(1, 2, size=(2, 2, 5, 3, 4))
     mean, gamma, beta = rng.normal(size=(3, 4))
@@ -80,11 +87,12 @@ def test_batch_norm_and_gradients_by_torch(rng, training):
     running = torch.tensor(mean), torch.tensor(var)
     tx, tgamma, tbeta = (torch.tensor(a, requires_grad=True) for a in (x.transpose(0, 3, 1, 2), gamma, beta))
     ty = torch.nn.functional.batch_norm(tx, *running, tgamma, tbeta, training, eps=EPS)
+    ty = ty if activation is None else torch.relu(ty)
     ty.backward(torch.tensor(dy.transpose(0, 3, 1, 2)))
-    y = normalise(x, gamma, beta, mean, var, training)
+    y = normalise(x, gamma, beta, mean, var, training, activation)
     if training:
         mean, var = reference("channel_moments", x)
-    dx, dgamma, dbeta = reference("batch_norm_grad", dy, x, mean, var, gamma, eps=EPS, training=training)
+    dx, dgamma, dbeta = gradients(dy, x, mean, var, gamma, beta, training, activation)
     assert near(y, ty.detach().numpy().transpose(0, 2, 3, 1))
     assert near(dx, tx.grad.numpy().transpose(0, 2, 3, 1))
     assert near(dgamma, tgamma.grad.numpy())

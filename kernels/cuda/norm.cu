@@ -127,24 +127,33 @@ extern "C" __global__ void batch_norm(Out<REAL> y, In<REAL> x, In<REAL> mean, In
     else normalise_body<1>(y, x, mean, var, gamma, beta, pixels, channels, eps, activation);
 }
 
-// partial (2, parts, channels): sums of dy z, and of dy, over each block's pixels.
+// dy behind a ReLU of factor (x - centre) + shift, the number that `batch_norm` had: computed again, since y would be
+// a third array to read.
+__device__ inline REAL passed(REAL dy, REAL x, REAL factor, REAL centre, REAL shift, bool relu) {
+    return !relu || factor * (x - centre) + shift > 0 ? dy : REAL(0);
+}
+
+// partial (2, parts, channels): sums of dy z, and of dy, over each block's pixels. beta: null where no ReLU follows.
 template <int V>
-__device__ void grad_partial_body(Out<REAL> partial, In<REAL> dy, In<REAL> x, In<REAL> mean, In<REAL> var, int pixels,
-                                  int channels, REAL eps, REAL* scratch) {
+__device__ void grad_partial_body(Out<REAL> partial, In<REAL> dy, In<REAL> x, In<REAL> mean, In<REAL> var,
+                                  In<REAL> gamma, In<REAL> beta, int pixels, int channels, REAL eps, REAL* scratch) {
     const int c = first_channel<V>(), parts = int(gridDim.y);
     Group<V> dgamma = {}, dbeta = {};
     if (c < channels) {
-        REAL each[V], centre[V];
+        REAL each[V], centre[V], factor[V], shift[V];
 #pragma unroll
         for (int e = 0; e < V; e++) {
             each[e] = 1 / sqrt(var[c + e] + eps);
             centre[e] = mean[c + e];
+            factor[e] = gamma[c + e] / sqrt(var[c + e] + eps);
+            shift[e] = beta ? beta[c + e] : 0;
         }
         each_pixel<V>(dy, x, pixels, channels, c, [&](int, const Group<V>& d, const Group<V>& g) {
 #pragma unroll
             for (int e = 0; e < V; e++) {
-                dgamma.e[e] += d.e[e] * ((g.e[e] - centre[e]) * each[e]);
-                dbeta.e[e] += d.e[e];
+                const REAL rest = passed(d.e[e], g.e[e], factor[e], centre[e], shift[e], bool(beta));
+                dgamma.e[e] += rest * ((g.e[e] - centre[e]) * each[e]);
+                dbeta.e[e] += rest;
             }
         });
     }
@@ -159,38 +168,42 @@ __device__ void grad_partial_body(Out<REAL> partial, In<REAL> dy, In<REAL> x, In
 }
 
 extern "C" __global__ void batch_norm_grad_partial(Out<REAL> partial, In<REAL> dy, In<REAL> x, In<REAL> mean,
-                                                   In<REAL> var, int pixels, int channels, REAL eps, int wide) {
+                                                   In<REAL> var, In<REAL> gamma, In<REAL> beta, int pixels,
+                                                   int channels, REAL eps, int wide) {
     __shared__ REAL scratch[256];
-    if (wide) grad_partial_body<VECTOR>(partial, dy, x, mean, var, pixels, channels, eps, scratch);
-    else grad_partial_body<1>(partial, dy, x, mean, var, pixels, channels, eps, scratch);
+    if (wide) grad_partial_body<VECTOR>(partial, dy, x, mean, var, gamma, beta, pixels, channels, eps, scratch);
+    else grad_partial_body<1>(partial, dy, x, mean, var, gamma, beta, pixels, channels, eps, scratch);
 }
 
 template <int V>
 __device__ void grad_body(Out<REAL> dx, In<REAL> dy, In<REAL> x, In<REAL> mean, In<REAL> var, In<REAL> gamma,
-                          In<REAL> dgamma, In<REAL> dbeta, int pixels, int channels, REAL eps, REAL moving) {
+                          In<REAL> beta, In<REAL> dgamma, In<REAL> dbeta, int pixels, int channels, REAL eps,
+                          REAL moving) {
     const int c = first_channel<V>();
     if (c >= channels) return;
-    REAL factor[V], centre[V], each[V], flat[V], slope[V];
+    REAL factor[V], centre[V], shift[V], each[V], flat[V], slope[V];
 #pragma unroll
     for (int e = 0; e < V; e++) {
         each[e] = 1 / sqrt(var[c + e] + eps);
-        factor[e] = gamma[c + e] * each[e];
+        factor[e] = gamma[c + e] / sqrt(var[c + e] + eps);
         centre[e] = mean[c + e];
+        shift[e] = beta ? beta[c + e] : 0;
         flat[e] = moving * dbeta[c + e];
         slope[e] = moving * dgamma[c + e];
     }
     each_pixel<V>(dy, x, pixels, channels, c, [&](int k, Group<V> d, const Group<V>& g) {
 #pragma unroll
         for (int e = 0; e < V; e++)
-            d.e[e] = factor[e] * (d.e[e] - (flat[e] + (g.e[e] - centre[e]) * each[e] * slope[e]));
+            d.e[e] = factor[e] * (passed(d.e[e], g.e[e], factor[e], centre[e], shift[e], bool(beta)) -
+                                  (flat[e] + (g.e[e] - centre[e]) * each[e] * slope[e]));
         store_group<V>(dx + k, d);
     });
 }
 
 // moving: 1 / pixels where mean and var move with x (training), else 0.
 extern "C" __global__ void batch_norm_grad(Out<REAL> dx, In<REAL> dy, In<REAL> x, In<REAL> mean, In<REAL> var,
-                                           In<REAL> gamma, In<REAL> dgamma, In<REAL> dbeta, int pixels, int channels,
-                                           REAL eps, REAL moving, int wide) {
-    if (wide) grad_body<VECTOR>(dx, dy, x, mean, var, gamma, dgamma, dbeta, pixels, channels, eps, moving);
-    else grad_body<1>(dx, dy, x, mean, var, gamma, dgamma, dbeta, pixels, channels, eps, moving);
+                                           In<REAL> gamma, In<REAL> beta, In<REAL> dgamma, In<REAL> dbeta,
+                                           int pixels, int channels, REAL eps, REAL moving, int wide) {
+    if (wide) grad_body<VECTOR>(dx, dy, x, mean, var, gamma, beta, dgamma, dbeta, pixels, channels, eps, moving);
+    else grad_body<1>(dx, dy, x, mean, var, gamma, beta, dgamma, dbeta, pixels, channels, eps, moving);
 }

@@ -105,17 +105,19 @@ def batch_norm(y, x, mean, var, gamma, beta, eps, activation):
 
 
 @cuda.jit
-def batch_norm_grad_partial(partial, dy, x, mean, var, eps):
-    """partial (2, blocks, channels): sums of dy z, and of dy."""
+def batch_norm_grad_partial(partial, dy, x, mean, var, gamma, beta, relu, eps):
+    """partial (2, blocks, channels): sums of dy z, and of dy. relu: whether it follows; then dy is that after it."""
     scratch = cuda.shared.array(THREADS, x.dtype)
     c, p0 = cuda.grid(2)
     step = cuda.gridDim.y * cuda.blockDim.y
     product, total = x.dtype.type(0), x.dtype.type(0)
     if c < x.shape[1]:
         centre, s = mean[c], math.sqrt(var[c] + eps)
+        factor, shift = gamma[c] / s, beta[c]
         for p in range(p0, x.shape[0], step):
-            product += dy[p, c] * ((x[p, c] - centre) / s)
-            total += dy[p, c]
+            if not relu or factor * (x[p, c] - centre) + shift > 0:
+                product += dy[p, c] * ((x[p, c] - centre) / s)
+                total += dy[p, c]
     product = column_sum(product, scratch)
     total = column_sum(total, scratch)
     if cuda.threadIdx.y == 0 and c < x.shape[1]:
@@ -124,12 +126,13 @@ def batch_norm_grad_partial(partial, dy, x, mean, var, eps):
 
 
 @cuda.jit
-def batch_norm_grad(dx, dy, x, mean, var, gamma, dgamma, dbeta, eps, share):
+def batch_norm_grad(dx, dy, x, mean, var, gamma, beta, relu, dgamma, dbeta, eps, share):
     """share : 1 / pixels in training, where mean and var move with x, else 0."""
     c, p0 = cuda.grid(2)
     _, step = cuda.gridsize(2)
     if c < x.shape[1]:
         centre, s = mean[c], math.sqrt(var[c] + eps)
-        factor, constant, slope = gamma[c] / s, share * dbeta[c], share * dgamma[c] / s
+        factor, shift, constant, slope = gamma[c] / s, beta[c], share * dbeta[c], share * dgamma[c] / s
         for p in range(p0, x.shape[0], step):
-            dx[p, c] = factor * (dy[p, c] - (constant + slope * (x[p, c] - centre)))
+            passed = not relu or factor * (x[p, c] - centre) + shift > 0
+            dx[p, c] = factor * ((dy[p, c] if passed else x.dtype.type(0)) - (constant + slope * (x[p, c] - centre)))

@@ -24,17 +24,18 @@ def batch_norm(x, mean, var, gamma, beta, *, eps, activation):
 
 
 @row("norm", linear=("dy",), tolerance=SUM)
-def batch_norm_grad(dy, x, mean, var, gamma, *, eps, training):
-    """dx, dgamma, dbeta of batch_norm without activation; `training`: mean and var are x's own and move with it.
+def batch_norm_grad(dy, x, mean, var, gamma, beta=None, *, eps, training):
+    """dx, dgamma, dbeta of batch_norm; `training`: mean and var are x's own and move with it.
 
     With z = (x - mean) / s, s = sqrt(var + eps): dgamma = sum dy z, dbeta = sum dy,
     dx = gamma / s (dy - [training] (mean(dy) + z mean(dy z))). Ioffe & Szegedy 2015, section 3.
+    beta is given where relu follows: in all of this dy is then dy [gamma z + beta > 0].
     """
     same(dy, x, "batch_norm_grad")
-    for name, numbers in (("mean", mean), ("variance", var), ("gamma", gamma)):
+    for name, numbers in (("mean", mean), ("variance", var), ("gamma", gamma), ("beta", beta)):
         channels(numbers, x.shape[-1], f"batch_norm_grad: the {name}")
     vector = Spec(x.shape[-1:], x.dtype)
-    return Work((x, vector, vector), 9 * prod(x.shape))
+    return Work((x, vector, vector), (9 if beta is None else 11) * prod(x.shape))
 
 
 @row("norm", tolerance=SUM)

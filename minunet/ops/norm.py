@@ -31,7 +31,7 @@ def batch_norm(
     bias : (C,) or None; the result is that for x + bias, the bias of the convolution before, without adding it: in
         training it only moves the running mean, and its gradient is 0
 
-    Kept for backward: x, the statistics, and y with relu. A channel of one value has variance 0 in training: y = beta.
+    Kept for backward: x and the statistics. A channel of one value has variance 0 in training: y = beta.
     """
     x, gamma, beta = as_tensor(x), as_tensor(gamma), as_tensor(beta)
     bias = None if bias is None else as_tensor(bias)
@@ -53,12 +53,10 @@ def batch_norm(
         n = prod(x.shape[:-1])
         running_mean += momentum * ((mean if shift is None else mean + shift) - running_mean)
         running_var += momentum * (var * (n / max(n - 1, 1)) - running_var)
-    xa, ga, ya = x.data, gamma.data, y if fused else None
+    xa, ga, ba = x.data, gamma.data, beta.data if fused else None
 
     def backward(dy: Any, need: tuple[bool, ...]) -> tuple[Any, ...]:
-        if ya is not None:
-            dy = call("relu_grad", dy, ya)
-        grads = call("batch_norm_grad", dy, xa, mean, var, ga, eps=float(eps), training=bool(training))
+        grads = call("batch_norm_grad", dy, xa, mean, var, ga, ba, eps=float(eps), training=bool(training))
         if not need[3]:
             return (*grads, None)
         return (*grads, (0 if training else ga / (var + eps) ** 0.5) * grads[2])  # of dbeta

@@ -32,11 +32,12 @@ def _batch_norm(_: str) -> Iterable[Case]:
 
 @rows("batch_norm_grad")
 def _batch_norm_grad(_: str) -> Iterable[Case]:
-    def inputs(shape: tuple[int, ...]) -> Callable[[Rng, np.dtype], tuple[Array, ...]]:
+    def inputs(shape: tuple[int, ...], relu: bool = False) -> Callable[[Rng, np.dtype], tuple[Array, ...]]:
         def sample(rng: Rng, dtype: np.dtype) -> tuple[Array, ...]:
             x = rng.normal(0.5, 1.5, shape).astype(dtype)
             mean, var = (moment.astype(dtype) for moment in (x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))))
-            return normal(*shape, mean=0.5)(rng, dtype), x, mean, var, normal(shape[3])(rng, dtype)
+            vectors = mean, var, *(normal(shape[3])(rng, dtype) for _ in range(1 + relu))  # gamma, and beta
+            return normal(*shape, mean=0.5)(rng, dtype), x, *vectors
 
         return sample
 
@@ -46,6 +47,7 @@ def _batch_norm_grad(_: str) -> Iterable[Case]:
         for training in (True, False):
             mode = "training" if training else "inference"
             yield Case(f"{label}, {mode}", inputs(shape), {"eps": 1e-5, "training": training})
+            yield Case(f"{label}, {mode}, relu", inputs(shape, True), {"eps": 1e-5, "training": training})
 
 
 @rows("fold_batch_norm")

@@ -25,15 +25,15 @@ def batch_norm(device, y, x, mean, var, gamma, beta, *, eps, activation):
     launch(device, FILE, "batch_norm", x.dtype, g.grid, g.block, *arguments)
 
 
-def batch_norm_grad(device, dx, dgamma, dbeta, dy, x, mean, var, gamma, *, eps, training):
+def batch_norm_grad(device, dx, dgamma, dbeta, dy, x, mean, var, gamma, beta=None, *, eps, training):
     g = columns(device, x, dy, dx)
     partial = device.empty((2, g.grid[1], g.channels), x.dtype)
-    arguments = (partial, dy, x, mean, var, g.pixels, g.channels, eps, g.wide)
+    arguments = (partial, dy, x, mean, var, gamma, beta, g.pixels, g.channels, eps, g.wide)
     launch(device, FILE, "batch_norm_grad_partial", x.dtype, g.grid, g.block, *arguments)
     for total, part in ((dgamma, partial[:1]), (dbeta, partial[1:])):
         finish(device, total, part)
     moving = 1 / g.pixels if training else 0.0
-    arguments = (dx, dy, x, mean, var, gamma, dgamma, dbeta, g.pixels, g.channels, eps, moving, g.wide)
+    arguments = (dx, dy, x, mean, var, gamma, beta, dgamma, dbeta, g.pixels, g.channels, eps, moving, g.wide)
     launch(device, FILE, "batch_norm_grad", x.dtype, g.grid, g.block, *arguments)
 
 

@@ -36,16 +36,16 @@ def batch_norm(device, y, x, mean, var, gamma, beta, *, eps, activation):
     launch(device, FILE, "batch_norm", grid, block, *arguments)
 
 
-def batch_norm_grad(device, dx, dgamma, dbeta, dy, x, mean, var, gamma, *, eps, training):
+def batch_norm_grad(device, dx, dgamma, dbeta, dy, x, mean, var, gamma, beta=None, *, eps, training):
     pixels = x.size // mean.size
     grid, block = columns(pixels, mean.size)
     partial = device.empty((2, grid[1], mean.size), x.dtype)
-    maps = (matrix(dy), matrix(x), mean, var)
+    maps = (matrix(dy), matrix(x), mean, var, gamma, *optional(beta, gamma))
     launch(device, FILE, "batch_norm_grad_partial", grid, block, partial, *maps, *real(x, eps))
     finish(device, dgamma, partial[:1])
     finish(device, dbeta, partial[1:])
     numbers = real(x, eps, 1 / pixels if training else 0.0)
-    launch(device, FILE, "batch_norm_grad", grid, block, matrix(dx), *maps, gamma, dgamma, dbeta, *numbers)
+    launch(device, FILE, "batch_norm_grad", grid, block, matrix(dx), *maps, dgamma, dbeta, *numbers)
 
 
 def fold_batch_norm(device, folded, bias, w, mean, var, gamma, beta, b=None, *, eps, axis):

@@ -19,13 +19,15 @@ def batch_norm(y, x, mean, var, gamma, beta, *, eps, activation):
     y[...] = activate(gamma * (x - mean) / np.sqrt(var + eps) + beta, activation)
 
 
-def batch_norm_grad(dx, dgamma, dbeta, dy, x, mean, var, gamma, *, eps, training):
+def batch_norm_grad(dx, dgamma, dbeta, dy, x, mean, var, gamma, beta=None, *, eps, training):
     """dgamma = sum dy z, dbeta = sum dy, dx = gamma / s (dy - [training] (mean(dy) + z mean(dy z))).
 
-    z = (x - mean) / s, s = sqrt(var + eps).
+    z = (x - mean) / s, s = sqrt(var + eps). With beta, dy counts where gamma z + beta > 0.
     """
     s = np.sqrt(var + eps)  # (C,)
     z = (x - mean) / s
+    if beta is not None:
+        dy = np.where(gamma * (x - mean) / s + beta > 0, dy, 0)
     pixels = tuple(range(x.ndim - 1))
     dgamma[...] = (dy * z).sum(axis=pixels)
     dbeta[...] = dy.sum(axis=pixels)
