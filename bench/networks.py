@@ -14,6 +14,7 @@ import numpy as np
 import minunet as mu
 from bench import memory, peers, watch
 from bench.timing import interleaved, table
+from minunet.tiled import fixed_weights
 
 CASES = {"width 16, 316 tile": (16, 316), "width 64, 572 tile": (64, 572)}  # of U-Net: width, side
 
@@ -74,7 +75,7 @@ def inference(model: Any, size: Size, threads: int, rounds: dict[str, Any], batc
     x = picture(size, model.channels[0], batch)
     model.eval()
     contestants: dict[str, Callable] = {"minunet": lambda: _logits(model, x)}
-    with peers.threads(threads):
+    with peers.threads(threads), fixed_weights(model):  # the peers' are fixed too
         for name, run in peers.runners(model, _nchw(x).shape, threads).items():
             contestants[name] = lambda run=run: run(_nchw(x)).transpose(0, 2, 3, 1)
         with _direct():

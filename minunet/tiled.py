@@ -236,10 +236,14 @@ def _checked(model: Network, image: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def fixed_weights(model: Network) -> AbstractContextManager[None]:
-    """The model's weights stay as they are inside of the block: a GPU packs filters once and not for each tile."""
+    """The model's weights and statistics stay as they are inside of the block.
+
+    So batch-norms are folded into filters once and not for each tile, and a GPU packs filters once.
+    """
     device = getattr(backends.get(), "capacity", None)
     limit = kept.LIMIT if device is None else min(kept.LIMIT, device() // 8)
-    return backends.fixed_weights([p.data for p in model.parameters()], limit)
+    arrays = [p.data for p in model.parameters()] + [array for _, array in model.named_buffers()]
+    return backends.fixed_weights(arrays, limit)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from minunet.backends.checks import check_out, work_of
-from minunet.backends.kept import fixed_weights, forget  # noqa: F401
+from minunet.backends.kept import derived, fixed_weights, forget  # noqa: F401
 from minunet.contract import ROWS
 from minunet.errors import UsageError
 

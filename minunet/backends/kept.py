@@ -16,11 +16,18 @@ LIMIT = 2**29  # bytes; U-Net's 31 M weights, transformed by Winograd, are 450 M
 
 
 class _Kept:
-    """The arrays that stand still, by id (they are held, so no other gets their id or address), and what was made."""
+    """The arrays that stand still, by id (they are held, so no other gets their id or address), and what was made.
+
+    made : those of them that `derived` made, by id
+    """
 
     def __init__(self, arrays: Iterable[Any], limit: int) -> None:
         self.arrays, self.limit, self.nbytes = {id(a): a for a in arrays}, limit, 0
+        self.made: dict[int, Any] = {}
         self.entries: dict[Hashable, Any] = {}
+
+    def holds(self, array: Any) -> bool:
+        return id(array) in self.arrays or id(array) in self.made
 
 
 _kept: ContextVar[_Kept | None] = ContextVar("minunet_kept", default=None)
@@ -30,7 +37,7 @@ _kept: ContextVar[_Kept | None] = ContextVar("minunet_kept", default=None)
 def fixed_weights(arrays: Iterable[Any], limit: int = LIMIT) -> Iterator[None]:
     """These arrays stay as they are inside of this block, so what kernels make of them is made once.
 
-    arrays : weights, such as `[p.data for p in model.parameters()]`; of others nothing is kept
+    arrays : weights, such as `[p.data for p in model.parameters()]`, and statistics; of others nothing is kept
     limit  : bytes that may be kept; of a block inside of another one with the same arrays the outer one's counts
 
     Writes that go through minunet are seen, and forget everything: an optimiser's step, `load_state_dict`,
@@ -54,7 +61,7 @@ def keep(weights: Any, key: Hashable, make: Callable[[], Any]) -> Any:
     """make(), or what it made when it was last called for these weights and this key, which says all else that the
     result depends on."""
     kept = _kept.get()
-    if kept is None or id(weights) not in kept.arrays:
+    if kept is None or not kept.holds(weights):
         return make()
     made = kept.entries.get((id(weights), key))
     if made is None:
@@ -65,9 +72,30 @@ def keep(weights: Any, key: Hashable, make: Callable[[], Any]) -> Any:
     return made
 
 
+def derived(sources: tuple[Any, ...], key: Hashable, make: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The arrays of make(), or those that it made when it was last called for these sources and this key.
+
+    Where all sources stand still (None does), so do these: what kernels make of them is kept as well.
+    """
+    kept = _kept.get()
+    if kept is None or not all(source is None or kept.holds(source) for source in sources):
+        return make()
+    key = (*map(id, sources), key)
+    arrays = kept.entries.get(key)
+    if arrays is None:
+        arrays = make()
+        nbytes = sum(array.nbytes for array in arrays)
+        if kept.nbytes + nbytes <= kept.limit:
+            kept.nbytes += nbytes
+            kept.entries[key] = arrays
+            kept.made.update({id(array): array for array in arrays})
+    return arrays
+
+
 def forget() -> None:
     """Weights may have changed: called wherever minunet writes into arrays that exist."""
     kept = _kept.get()
     if kept is not None:
         kept.entries.clear()
+        kept.made.clear()
         kept.nbytes = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minunet import ops
+from minunet import backends, ops
 from minunet.nn.init import Initialiser, full, he_normal, ones, zeros
 from minunet.nn.module import Module, Parameter
 from minunet.tensor import Tensor
@@ -88,6 +88,8 @@ class BatchNorm2d(Module):
         self.options = {"momentum": momentum, "eps": eps, "activation": activation}
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self.training:
+            backends.forget()  # what was folded: the statistics are about to change
         statistics = (self.running_mean, self.running_var)
         return ops.batch_norm(x, self.gamma, self.beta, *statistics, self.training, **self.options, bias=bias)
 
@@ -95,9 +97,16 @@ class BatchNorm2d(Module):
         """Weights and bias of a convolution that does this batch-norm as well, by the running statistics.
 
         axis : that of w along which its outputs lie: 0, or -1 in a transposed convolution
+        Made once where all of that stands still, inside of `backends.fixed_weights`.
         """
-        vectors = (self.running_mean, self.running_var, self.gamma, self.beta)
-        return ops.fold_batch_norm(w, b, *vectors, eps=self.options["eps"], axis=axis)
+        vectors, eps = (self.running_mean, self.running_var, self.gamma, self.beta), self.options["eps"]
+
+        def make() -> tuple[Any, ...]:
+            return tuple(t.data for t in ops.fold_batch_norm(w, b, *vectors, eps=eps, axis=axis))
+
+        sources = (w.data, None if b is None else b.data, *vectors[:2], self.gamma.data, self.beta.data)
+        folded_w, folded_b = backends.derived(sources, ("fold_batch_norm", backends.get().name, eps, axis), make)
+        return Tensor(folded_w), Tensor(folded_b)
 
 
 class PReLU(Module):
