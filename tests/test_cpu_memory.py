@@ -12,7 +12,7 @@ from minunet.backends.cpu import arena, memory
 from minunet.backends.cpu.arena import PAGE, Region
 
 F32 = np.float32
-SIZES = pytest.mark.parametrize("n", [105, 30_000, 1_000_003])  # small, middle, large: in float32 420 B, 120 kB, 4 MB
+SIZES = pytest.mark.parametrize("n", [1050, 30_000, 1_000_003])  # small, middle, large: in float32 4.2 kB, 120 kB, 4 MB
 
 
 def address(a: np.ndarray) -> int:
@@ -36,6 +36,14 @@ def test_arrays_are_ordinary_aligned_and_reused(n):
     again = pool.empty((n // 5, 5), F32)
     assert address(again) == where and pool.stats()["hits"] == 1
     assert not np.shares_memory(again, other)
+
+
+def test_tiny_arrays_are_not_the_pools():
+    pool = memory.Pool()
+    a = pool.empty((2, memory.TINY // 8), F32)
+    assert a.shape == (2, memory.TINY // 8) and a.dtype == F32 and a.flags.c_contiguous and a.flags.writeable
+    assert pool.empty(0).size == 0 and pool.stats()["held"] == pool.stats()["misses"] == 0
+    assert pool.empty(memory.TINY // 4 + 1).nbytes > memory.TINY and pool.stats()["misses"] == 1
 
 
 def test_size_classes_waste_at_most_an_eighth():

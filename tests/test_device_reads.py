@@ -118,9 +118,9 @@ def test_no_step_reads(device, name, optimizer):
 def test_a_planted_read_is_seen(device, monkeypatch, read):
     before = optim.SGD._update
 
-    def reading(self, p, state, **rates):
-        read(p.grad.sum())
-        before(self, p, state, **rates)
+    def reading(self, p, *state_and_grad, **rates):
+        read(state_and_grad[-1].sum())
+        before(self, p, *state_and_grad, **rates)
 
     monkeypatch.setattr(optim.SGD, "_update", reading)
     with pytest.raises(AssertionError, match="something was read"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minunet import optim
+from minunet import backends, optim
 from minunet.nn import Parameter
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -193,3 +193,35 @@ def test_a_wrong_state_is_refused_and_changes_nothing():
         after = optimiser.state_dict()
         assert list(after) == list(before)
         assert all(np.array_equal(after[k], before[k]) for k in before)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+def test_small_parameters_are_updated_together_as_they_would_be_alone(make):
+    """Each by its own rates and in its own place, to the bit; what does not fit is refused by the kernel."""
+    rng = np.random.default_rng(3)
+    shapes = [(3, 2, 2, 5), (7,), (optim.JOINED + 1,), (1,), (2, 3)]
+    values = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    rates = [(1.0, 1.0), (2.0, 0.0), (1.0, 1.0), (2.0, 0.0), (1.0, 1.0)]
+
+    def made(k: int) -> Parameter:
+        p = Parameter(values[k].copy())
+        p.lr_factor, p.decay_factor = rates[k]
+        return p
+
+    together = [made(k) for k in range(5)]
+    alone = [made(k) for k in range(5)]
+    optimisers = [make(together, lr=0.1, weight_decay=0.01)] + [make([p], lr=0.1, weight_decay=0.01) for p in alone]
+    for step in range(3):
+        for k in range(5):
+            gradient = rng.normal(size=shapes[k]).astype(np.float32)
+            together[k].grad = alone[k].grad = None if step == 1 and k == 3 else gradient
+        with backends.count() as counter:
+            optimisers[0].step()
+        assert counter.calls == 3  # one for each pair of rates, one for the large parameter
+        for optimiser in optimisers[1:]:
+            optimiser.step()
+    for p, q in zip(together, alone):
+        assert p.data.tobytes() == q.data.tobytes()
+    together[1].grad = np.ones((8,), np.float32)
+    with pytest.raises(ValueError, match=r"\(7,\).*\(8,\)|\(8,\).*\(7,\)"):
+        optimisers[0].step()

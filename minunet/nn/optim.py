@@ -1,4 +1,4 @@
-"""Optimisers: one kernel call a parameter, state kept beside it. `minunet.optim` is this module."""
+"""Optimisers: one kernel call a large parameter, one for all small ones. `minunet.optim` is this module."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from minunet import backends
 from minunet.tensor import Tensor
+
+JOINED = 4096  # elements of a parameter that is updated together with others: a call takes as long as 50,000 of them
 
 
 class Optimizer:
@@ -41,13 +43,27 @@ class Optimizer:
     def step(self) -> None:
         """One update from the gradients that `backward` left. Gradients stay until `zero_grad`."""
         self.steps += 1
+        groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}  # by rates: arrays of small parameters
         for k, p in enumerate(self.parameters):
-            if p.grad is not None:
-                rate = float(self.lr) * getattr(p, "lr_factor", 1.0)
-                decay = self.weight_decay * getattr(p, "decay_factor", 1.0)
-                self._update(p, tuple(self.state[s][k] for s in self.slots), lr=rate, weight_decay=decay)
+            if p.grad is None:
+                continue
+            rate = float(self.lr) * getattr(p, "lr_factor", 1.0)
+            decay = self.weight_decay * getattr(p, "decay_factor", 1.0)
+            arrays = (p.data, *(self.state[s][k] for s in self.slots), p.grad)
+            if _joinable(arrays):
+                groups.setdefault((rate, decay, p.dtype), []).append(arrays)
+            else:
+                self._update(*arrays, lr=rate, weight_decay=decay)
+        for (rate, decay, _), members in groups.items():
+            joined = [np.concatenate([a.reshape(-1) for a in same]) for same in zip(*members)]
+            self._update(*joined, lr=rate, weight_decay=decay)
+            ends = np.cumsum([member[0].size for member in members])[:-1]
+            for same, flat in zip(list(zip(*members))[:-1], joined):
+                for a, part in zip(same, np.split(flat, ends)):
+                    a[...] = part.reshape(a.shape)
 
-    def _update(self, p: Tensor, state: tuple[Any, ...], **rates: float) -> None:
+    def _update(self, p: Any, *state_and_grad: Any, **rates: float) -> None:
+        """Update p and its state in place, from its gradient: all of them arrays."""
         raise NotImplementedError(f"{type(self).__name__} does not define _update")
 
     def zero_grad(self) -> None:
@@ -85,6 +101,14 @@ class Optimizer:
         self.steps = int(state["steps"][0])
 
 
+def _joinable(arrays: tuple[Any, ...]) -> bool:
+    """Whether these are small NumPy arrays that fit each other; what does not fit is for the kernel to refuse."""
+    first = arrays[0]
+    return first.size <= JOINED and all(
+        isinstance(a, np.ndarray) and a.shape == first.shape and a.dtype == first.dtype for a in arrays
+    )
+
+
 class SGD(Optimizer):
     """velocity <- momentum velocity + h;  p <- p - lr velocity, with h = grad + weight_decay p
 
@@ -106,9 +130,9 @@ class SGD(Optimizer):
         _at_least_0("momentum", momentum, below=1)
         self.options = {"momentum": momentum, "nesterov": nesterov}
 
-    def _update(self, p: Tensor, state: tuple[Any, ...], *, lr: float, weight_decay: float) -> None:
+    def _update(self, p: Any, velocity: Any, grad: Any, *, lr: float, weight_decay: float) -> None:
         rates = {"lr": lr / self.loss_scale, "weight_decay": weight_decay * self.loss_scale}
-        backends.call("sgd", p.data, *state, p.grad, out=(p.data, *state), **rates, **self.options)
+        backends.call("sgd", p, velocity, grad, out=(p, velocity), **rates, **self.options)
 
 
 class Adam(Optimizer):
@@ -135,10 +159,9 @@ class Adam(Optimizer):
         self.options = {"beta1": beta1, "beta2": beta2}
         self.eps = eps
 
-    def _update(self, p: Tensor, state: tuple[Any, ...], *, lr: float, weight_decay: float) -> None:
-        arrays = (p.data, *state)
+    def _update(self, p: Any, m: Any, v: Any, grad: Any, *, lr: float, weight_decay: float) -> None:
         rates = {"lr": lr, "weight_decay": weight_decay * self.loss_scale, "eps": self.eps * self.loss_scale}
-        backends.call("adam", *arrays, p.grad, out=arrays, step=self.steps, **rates, **self.options)
+        backends.call("adam", p, m, v, grad, out=(p, m, v), step=self.steps, **rates, **self.options)
 
 
 def _at_least_0(name: str, value: float, below: float = float("inf")) -> None:

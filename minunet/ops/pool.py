@@ -47,7 +47,8 @@ def max_unpool2d(x: Tensor, indices: Any, output_size: tuple[int, int]) -> Tenso
     """
     x = as_tensor(x)
     size = pair(output_size, "max_unpool2d: output_size", least=1)
-    if isinstance(indices, np.ndarray) and indices.size and not 0 <= indices.min() <= indices.max() < size[0] * size[1]:
+    known = isinstance(indices, np.ndarray) and indices.dtype == np.int32 and indices.size
+    if known and indices.view(np.uint32).max() >= size[0] * size[1]:  # a negative one is a large one here: one pass
         raise ValueError(
             f"max_unpool2d: indices run from {indices.min()} to {indices.max()}, outside a {size[0]} x {size[1]} plane;"
             " output_size must be the size of max_pool2d's input"

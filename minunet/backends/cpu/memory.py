@@ -4,8 +4,10 @@ A fresh page costs a fault and 4 KiB of zeroing at its first touch, about as lon
 takes on the same bytes. A training step asks for the same sizes again and again, so memory is kept and handed out
 again: arrays are cut from the stretches of `arena.py`, and small ones (up to SMALL bytes) are blocks of sizes rounded
 up to 8 steps per power of two. Arrays from LARGE bytes have stretches of their own, where nothing small that lives
-longer can settle in their gaps. What lies idle is bounded: where a new array would take the pool beyond a quarter (or
-SLACK bytes) more than its largest use so far, idle pages are handed back to the system.
+longer can settle in their gaps. Those up to TINY bytes, numbers for each channel, are not the pool's business: the C
+library has them at hand in a tenth of the time, and a step asks for hundreds. What lies idle is bounded: where a new
+array would take the pool beyond a quarter (or SLACK bytes) more than its largest use so far, idle pages are handed back
+to the system.
 """
 
 from __future__ import annotations
@@ -21,15 +23,14 @@ import numpy as np
 from minunet.backends.cpu.arena import REGION, Region, round_up
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+TINY = 1 << 12  # bytes up to which an array comes from the C library
 SMALL = 1 << 16  # bytes up to which an array is a block of its own
 LARGE = 2 << 20  # bytes from which arrays keep to themselves
-_SMALLEST = 1024
 SLACK = 64 << 20  # bytes that may always lie idle
 
 
 def size_class(nbytes: int) -> int:
     """Bytes of the block that serves a small request: the next of 8 steps per power of two; 1100 -> 1152."""
-    nbytes = max(nbytes, _SMALLEST)
     step = 1 << (nbytes.bit_length() - 4)  # 1/8 of the power of two below nbytes
     return (nbytes + step - 1) // step * step
 
@@ -67,10 +68,12 @@ class Pool:
         self._hits = self._misses = 0
 
     def empty(self, shape: int | Sequence[int], dtype: np.dtype | type = np.float32) -> np.ndarray:
-        """Uninitialised C-contiguous array, 64-byte aligned, from the pool. Raises MemoryError."""
+        """Uninitialised C-contiguous array from the pool, 64-byte aligned unless tiny. Raises MemoryError."""
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         dtype = np.dtype(dtype)
         nbytes = prod(shape) * dtype.itemsize
+        if nbytes <= TINY:
+            return np.empty(shape, dtype)
         with self._lock:
             self._collect()
             start, place = self._small(size_class(nbytes)) if nbytes <= SMALL else self._large(round_up(nbytes))
