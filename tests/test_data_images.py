@@ -103,7 +103,7 @@ def expect_line(path: os.PathLike, *words: str) -> None:
         read_image(path)
     text = str(caught.value)
     assert "\n" not in text
-    assert text.startswith(f"{path}: ")
+    assert text.startswith(f"{path}: ") and text.count(f"{path}: ") == 1
     for word in words:
         assert word in text
 

@@ -121,12 +121,13 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     """What the first bytes say the file is: "png", "jpeg", "bmp", "tiff" or "npy". Raises UserError as `read_image`."""
     try:
         mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise UserError(f"{path}: is a folder; name one image file ({FORMATS})")
         if not stat.S_ISREG(mode):
-            raise UserError(f"{path}: is not a plain file; name one image file ({FORMATS})")
+            what = "a folder" if stat.S_ISDIR(mode) else "not a plain file"
+            raise UserError(f"{path}: is {what}; name one image file ({FORMATS})")
         with open(path, "rb") as file:
             head = file.read(8)
+    except UserError:  # which is a ValueError
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the name and the folder") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
