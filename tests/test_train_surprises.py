@@ -19,6 +19,7 @@ from minunet.training import job, judges, loop, memory, pictures, report, schedu
 from minunet.training.config import Config
 
 TINY = ["--depth", "1", "--width", "2", "--tile", "44", "--steps", "2", "--validate", "1", "--quiet"]
+TINY += ["--backend", "reference"]  # nothing to compile
 
 
 def stack_in(folder: Path, labels=None) -> Path:
@@ -167,10 +168,10 @@ def test_what_computes_otherwise_than_before_is_said(stack, tmp_path, monkeypatc
     assert "note:" not in capsys.readouterr().out
     now = run_folder.versions()
     monkeypatch.setattr(run_folder, "versions", lambda: now | {"numpy": "9.9"})
-    assert run("--resume", out, "--quiet", "--backend", "reference") == 0
+    assert run("--resume", out, "--quiet", "--precision", "strict") == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
     assert len(said) == 1 and f"numpy was '{now['numpy']}' and is 9.9" in said[0]
-    assert "backend was 'cpu' and is reference" in said[0] and "threads" not in said[0]
+    assert "precision was 'default' and is strict" in said[0] and "threads" not in said[0]
 
 
 # ------------------------------------------------------------------------------------------------ to the end, and after
