@@ -63,9 +63,9 @@ def folder(source: Path) -> Path | None:
 
 
 def compiled(source: Path) -> bool:
-    """Whether an earlier run has left code compiled from the files in `source`."""
+    """Whether an earlier run has left code compiled from several files in `source`: `minunet check` compiles of one."""
     path = folder(source)
-    return path is not None and next(path.rglob("*.nbi"), None) is not None
+    return path is not None and len({file.name.partition(".")[0] for file in path.rglob("*.nbi")}) > 1
 
 
 def njit(function: Callable | None = None, **options: Any) -> Any:

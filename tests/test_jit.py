@@ -23,6 +23,19 @@ def test_a_change_in_any_file_moves_the_cache(tmp_path, monkeypatch):
     assert jit.folder.__wrapped__(source) not in (first, second)
 
 
+def test_one_kernel_is_not_what_a_run_compiles(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(jit, "folder", jit.folder.__wrapped__)
+    source = tmp_path / "source"
+    source.mkdir()
+    assert not jit.compiled(source)
+    place = jit.folder(source) / "source_1"
+    place.mkdir()
+    for file, enough in (("pointwise.relu-3", False), ("pointwise.elu-9", False), ("conv_direct.item-7", True)):
+        (place / f"{file}.py311.nbi").write_bytes(b"")
+        assert jit.compiled(source) is enough
+
+
 def test_where_nothing_can_be_written_numba_decides(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path / "file"))
