@@ -99,7 +99,7 @@ def _data_folder(file: Path, asked: str | None, data: Mapping[str, str]) -> str 
     if asked is not None or before is None:
         return asked
     if not os.path.isdir(before):
-        raise UserError(f"{file}: its data were in {before[:4096]!a}, which is gone; name their folder with --data")
+        raise UserError(f"{file}: its data were in {before[:4096]!r}, which is gone; name their folder with --data")
     return before
 
 
