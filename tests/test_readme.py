@@ -34,7 +34,7 @@ def test_python_snippets_run(snippet):
 def test_commands_and_their_options_exist(line):
     words = shlex.split(line, comments=True)
     assert words[0] == "minunet"
-    place = words[1:3] if words[1] == "models" else words[1:2]  # `models` has commands of its own
+    place = words[1:3] if words[1] in ("models", "data") else words[1:2]  # these have commands of their own
     done = subprocess.run([sys.executable, "-m", "minunet", *place, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     for word in words[2:]:
