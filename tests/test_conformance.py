@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cases import Case, cases
-from checks import check_bounds, check_case, check_in_place, check_linear, missing
+from checks import NAN, check_bounds, check_case, check_in_place, check_linear, check_nan, missing, nan_cases
 
 from minunet import backends
 from minunet.contract import ROWS
@@ -61,6 +61,13 @@ def test_value(backend, row, case: Case, dtype):
     check_case(backend, row, case, dtype)
     if backends.get(backend).Array is np.ndarray:  # devices have memory of their own
         check_bounds(backend, row, case, dtype)
+
+
+@each_dtype
+@pytest.mark.parametrize("name", NAN)
+def test_a_nan_shows_on_the_cpu(name, dtype):
+    for case in nan_cases(name):
+        check_nan("cpu", ROWS[name], case, dtype)
 
 
 @each_backend

@@ -70,7 +70,8 @@ def _product(a, b):
 def _l2_pixels(y, x, eps):
     for p in range(x.shape[0]):
         row, out = x[p], y[p]
-        inverse = 1.0 / max(np.sqrt(_product(row, row)), eps)
+        r = np.sqrt(_product(row, row))
+        inverse = 1.0 / (eps if r <= eps else r)  # so that a NaN stays
         for k in range(row.size):
             out[k] = row[k] * inverse
 
@@ -80,15 +81,15 @@ def _l2_grad_pixels(dx, dy, x, eps):
     for p in range(x.shape[0]):
         row, grad, out = x[p], dy[p], dx[p]
         r = np.sqrt(_product(row, row))
-        if r > eps:
+        if r <= eps:
+            inverse = 1.0 / eps
+            for k in range(row.size):
+                out[k] = grad[k] * inverse
+        else:  # a NaN too
             inverse = 1.0 / r
             along = _product(grad, row) * inverse * inverse  # of dy, in units of x
             for k in range(row.size):
                 out[k] = (grad[k] - row[k] * along) * inverse
-        else:
-            inverse = 1.0 / eps
-            for k in range(row.size):
-                out[k] = grad[k] * inverse
 
 
 @njit(**THREADED)
