@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--overlay", nargs="?", const="colours", choices=("colours", "edges"), help="images with the classes over them"
     )
     p.add_argument("--palette", metavar="LIST", help='a colour for each class: "#000000,#ff8000"')
-    p.add_argument("--result", default="mask", metavar="KIND", help="which of the results goes to stdout")
+    p.add_argument("--result", default="mask", metavar="KIND", help="what goes to stdout: mask, probability, ...")
     p.add_argument("--resume", action="store_true", help="go on with predictions that were interrupted")
     cli.computing(p, " (default: cpu)")
     return p

@@ -115,11 +115,11 @@ class Nursery:
     def steps(self, count: int) -> None:
         """Return when the run has done so many steps."""
         for _ in range(count):
-            assert select.select([self.progress], [], [], 120)[0], self.log.read_text()
+            assert select.select([self.progress], [], [], 1200)[0], self.log.read_text()
             os.read(self.progress, 1)
 
     def end(self) -> None:
         self.process.stdin.close()
-        self.process.wait(60)
+        self.process.wait(600)
         self.process.stdout.close()
         os.close(self.progress)

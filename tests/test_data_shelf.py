@@ -22,6 +22,8 @@ from minunet.data.mixed import Mixed, gather
 from minunet.data.shelf import Shelf, in_order
 from minunet.errors import UserError
 from minunet.training import inputs
+from minunet.training.config import Config
+from minunet.training.sampler import Sampler
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +105,19 @@ def test_a_shelf_gives_back_what_was_put(monkeypatch):
     assert isinstance(gather([back[5], back[5]]), Mixed) and isinstance(gather([back[0], back[0]]), np.ndarray)
 
 
+def test_weight_maps_and_cells_beyond_memory_are_the_same(monkeypatch):
+    images, labels = grey(1, 4, 40, 44).astype(np.float32), (grey(2, 4, 40, 44) > 60).astype(np.uint8)
+    config = Config(steps=1, weights="paper", batch=1, tile=28)
+    small = Sampler(images, labels, config, (28, 28), (12, 12))
+    monkeypatch.setattr(shelf, "KEEP", 8000)  # one of them
+    large = Sampler(images, labels, config, (28, 28), (12, 12))
+    for kept, same_in_memory in ((large.maps, small.maps), (large.instances, small.instances)):
+        assert [is_mapped(a) for a in kept] == [False, True, True, True]
+        assert all(np.array_equal(a, b) for a, b in zip(kept, same_in_memory, strict=True))
+    for k in range(3):
+        assert all(np.array_equal(a, b) for a, b in zip(large.batch(k), small.batch(k), strict=True))
+
+
 def test_a_disk_without_room_is_noticed_at_once(tmp_path, monkeypatch, cache):
     places = put_folder(tmp_path)
     monkeypatch.setattr(shelf, "KEEP", 1500)
@@ -126,6 +141,8 @@ from minunet.data import shelf
 from minunet.data.folder import load_folder
 from minunet.errors import UserError
 from minunet.training import inputs
+from minunet.training.config import Config
+from minunet.training.sampler import Sampler
 shelf.KEEP = 1 << 30 if sys.argv[1] == "all" else 4 << 20
 os.cpu_count = lambda: 2
 threading.stack_size(1 << 20)

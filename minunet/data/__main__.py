@@ -111,6 +111,10 @@ def synthetic(folder: Path, sections: int, size: int, seed: int) -> int:
     for name in (IMAGES, LABELS):
         if (folder / name).exists():
             raise UserError(f"{folder / name}: exists; name another folder, so that no real data is written over")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; name another folder") from error
     images, labels = synthetic_membranes(sections, size, seed)
     write_tiff(folder / IMAGES, images)
     write_tiff(folder / LABELS, labels * 255)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 
 from minunet import backends
 from minunet.data import Augment, instances_from_labels, sample_tile, weight_map
+from minunet.data.shelf import Shelf
 from minunet.training.config import WEIGHTS, Config
 from minunet.training.resident import SHARE, Resident, needed
 
@@ -23,6 +24,12 @@ class Batch(NamedTuple):
     x: Any  # float32 (N, H, W, C)
     y: Any  # int32 (N, OH, OW), class indices, 255 = does not count
     w: Any  # float32 (N, OH, OW), or None
+
+
+def _kept(what: str, arrays: Iterable[np.ndarray], total: int) -> list[np.ndarray]:
+    """The arrays, `total` of them: what would be too much for memory in a file of the cache."""
+    shelf = Shelf(what)
+    return [shelf.put(a, share=(k + 1) / total) for k, a in enumerate(arrays)]
 
 
 class Sampler:
@@ -62,12 +69,13 @@ class Sampler:
         """Number the cells, and make the weight maps that can be made beforehand."""
         config, labels = self.config, self.labels
         if instances is None:
-            self.instances = [instances_from_labels(s) for s in labels]
+            numbered = (instances_from_labels(s) for s in labels)
         else:  # without the line that keeps touching cells apart
-            self.instances = [np.where(s == 1, cells, 0).astype(np.int32) for s, cells in zip(labels, instances)]
+            numbered = (np.where(s == 1, cells, 0).astype(np.int32) for s, cells in zip(labels, instances))
+        self.instances = _kept("the cells' numbers", numbered, len(labels))
         if config.elastic == config.zoom == 0:  # labels stay in shape, so that one map a section serves every tile
             options = {"w0": config.w0, "sigma": config.sigma, "class_weights": self.kind}
-            self.maps = [weight_map(s, **options) for s in self.instances]
+            self.maps = _kept("the weight maps", (weight_map(s, **options) for s in self.instances), len(labels))
 
     def _move(self) -> None:
         """The sections to the device, if there is room."""

@@ -11,6 +11,7 @@ sizes, and byte addresses from `address`. Nothing checks bounds, so callers must
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from functools import cache
 from types import FunctionType
@@ -18,16 +19,23 @@ from types import FunctionType
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
 from minunet.jit import njit
 
-_FEATURES = llvm.get_host_cpu_features()
-VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
+
+def _has(feature: str) -> bool:
+    """Whether the processor that Numba compiles for, this one or NUMBA_CPU_FEATURES's, has a feature of LLVM's name."""
+    if config.CPU_FEATURES is None:
+        return llvm.get_host_cpu_features().get(feature, False)
+    return f"+{feature}" in config.CPU_FEATURES.split(",")
+
+
+VECTOR_BYTES = 64 if _has("avx512f") else 32 if _has("avx") else 16
 # 32 vector registers (AVX-512, NEON) hold 14 x 2 accumulators; 16 (AVX2, SSE) hold 6 x 2.
-MAX_ROWS = 6 if VECTOR_BYTES == 32 or (_FEATURES.get("sse2") and VECTOR_BYTES == 16) else 14
+MAX_ROWS = 14 if VECTOR_BYTES == 64 or platform.machine().lower() in ("arm64", "aarch64") else 6
 MAX_VECTORS = 2  # vectors side by side in a register block
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)

@@ -150,11 +150,11 @@ def cubin(program: Program, architecture: str) -> Path:
 
     def make(temporary: Path) -> None:
         code, log = compile_program(program, architecture)
-        disk.entry(f"{stem}.log", lambda path: path.write_text(log))
+        disk.entry(f"{stem}.log", lambda path: path.write_text(log, encoding="utf-8"))
         temporary.write_bytes(code)
 
     def make_log(temporary: Path) -> None:
-        temporary.write_text(compile_program(program, architecture)[1])
+        temporary.write_text(compile_program(program, architecture)[1], encoding="utf-8")
 
     path = disk.entry(f"{stem}.cubin", make)
     disk.entry(f"{stem}.log", make_log)  # kept as long as its cubin; made again where it went before it

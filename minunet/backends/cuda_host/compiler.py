@@ -96,7 +96,7 @@ def _compile(program: Program, unit: str, compiler: str, chosen: tuple[str, ...]
     base = sources.folder()
     with tempfile.TemporaryDirectory() as scratch:
         source, compiled = Path(scratch) / "unit.cpp", Path(scratch) / "unit.o"
-        source.write_text(unit)
+        source.write_text(unit, encoding="utf-8")
         includes = [f"-I{base / 'cuda'}", f"-I{base / 'host'}"]
         steps = ((*chosen, *includes, "-c", source, "-o", compiled), ("-shared", compiled, "-o", path))
         for arguments in steps:
