@@ -34,7 +34,7 @@ def test_convolution_in_short_vectors(vector, tmp_path):
     lacking = [f for f in features.replace("+", "").split(",") if not host.get(f)]
     if lacking:
         pytest.skip(f"this processor lacks {', '.join(lacking)}")
-    told = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "MINUNET_CACHE": str(tmp_path)}
+    told = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
     argv = [sys.executable, "-c", CHILD, str(vector), str(TESTS)]
     done = subprocess.run(argv, env=os.environ | told, capture_output=True, text=True, cwd=TESTS.parent)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
