@@ -77,7 +77,8 @@ def speed(results: dict[str, Any] | None = None) -> str:
     names = [f"{peer} {number}" for peer, number in packages.items() if number not in (None, NOT_INSTALLED)]
     rows.append(
         f"\nfloat32, batch 1, {m['cores']} cores of {m['processor']}; {', '.join(names)}, Numba {v['numba']}. Medians"
-        " of interleaved repeats in one process, each peer in its best configuration. Timed only after a check:"
+        " of interleaved repeats in one process, each peer in its best configuration; inference with weights that stand"
+        " still on all sides, as `minunet predict` has them. Timed only after a check:"
         f" {_checks(results)}.{_busy(results)}"
     )
     return "\n".join([*rows, *network_lines(results), *layer_lines(results, stored)])
