@@ -44,7 +44,8 @@ def simulations():
     yield started
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 @pytest.fixture(scope="module")
