@@ -293,3 +293,10 @@ def load(name: str) -> dict[str, Any] | None:
     """A file of bench/results; None where nobody has measured it."""
     file = RESULTS / name
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def store(name: str, results: dict[str, Any]) -> None:
+    """Keep results as a file of bench/results."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with atomic_write(RESULTS / name) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

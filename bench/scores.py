@@ -6,7 +6,6 @@ take half of it by the clock, which other work on the machine stretches. The clo
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from statistics import median
@@ -14,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report import RESULTS, load, machine
-from minunet.files import atomic_write
+from bench.report import load, machine, store
 
 FILE = "scores.json"
 REPEATS = 3
@@ -24,9 +22,7 @@ REPEATS = 3
 def keep() -> None:
     """Measure, print, and keep the result in bench/results."""
     results = measure()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with atomic_write(RESULTS / FILE) as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    store(FILE, results)
     print(table(results))
 
 

@@ -6,7 +6,6 @@ real ISBI stack where MINUNET_DATA names its folder, else on sections that are d
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,9 +16,8 @@ from statistics import median
 from typing import Any
 
 from bench.load import BUSY, Others
-from bench.report import RESULTS, load, machine
+from bench.report import load, machine, store
 from minunet.errors import UserError
-from minunet.files import atomic_write
 
 FILE = "start.json"
 REPEATS = 3  # of the later run; what is fresh is so once
@@ -50,9 +48,7 @@ sys.exit(cli.run(train.main, sys.argv[2:]))
 def keep() -> None:
     """Measure, print, and keep the result in bench/results."""
     results = measure()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with atomic_write(RESULTS / FILE) as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    store(FILE, results)
     print(table(results))
 
 

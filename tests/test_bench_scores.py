@@ -16,7 +16,6 @@ def small(tmp_path, monkeypatch):
     images, labels = synthetic_membranes(sections=2, size=40, seed=1)
     drawn = Dataset(images, labels, "synthetic", True, "SYNTHETIC", "")
     monkeypatch.setattr(minunet.data, "load_isbi", lambda folder: drawn)
-    monkeypatch.setattr(scores, "RESULTS", tmp_path)
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     return tmp_path
 

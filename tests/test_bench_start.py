@@ -14,7 +14,6 @@ TINY = "--depth 1 --width 2 --tile 44 --threads 1 --backend reference"
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(start, "RESULTS", tmp_path)
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(start, "RUNS", {"U-Net": TINY})
     monkeypatch.setattr(start, "REPEATS", 1)
